@@ -1,0 +1,72 @@
+# One door to everything; `make help` lists it. Needs make and a python3 >= 3.11; the rest is fetched.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+SRC := src tests benchmarks
+JOBS ?= 2
+ROUNDS ?= 5
+# An environment holds absolute paths: one that was made elsewhere is made anew.
+ifneq ($(shell cat .venv/made-in 2>/dev/null),$(shell pwd -P))
+STALE := always
+endif
+
+.PHONY: help venv dev packages test lint fmt test-user soak bench demo lock lock-check clean always
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+.venv/run.done: requirements.txt pyproject.toml $(STALE)
+	@scripts/environment.sh run
+
+.venv/dev.done: requirements-dev.txt requirements.txt pyproject.toml $(STALE)
+	@scripts/environment.sh dev
+
+always: ;
+
+venv: .venv/run.done ## .venv with the `instep` command in it
+
+dev: .venv/dev.done ## the same with all development tools
+
+packages: ## system packages that the tests drive (root on Debian; elsewhere only says what is missing)
+	@scripts/system-packages.sh
+
+lint: dev ## style, types, imports
+	$(BIN)/ruff check $(SRC)
+	$(BIN)/ruff format --check $(SRC)
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports --no-cache
+
+test: dev packages lint ## everything a change must pass; ends with pytest's summary
+	$(BIN)/pytest -n $(JOBS)
+
+test-user: dev ## the tests that need no root, as an unprivileged user
+	@scripts/test-user.sh
+
+soak: dev packages ## the slow tests, several rounds, each in another random order (ROUNDS=5)
+	@for round in $$(seq $(ROUNDS)); do \
+		echo "round $$round of $(ROUNDS)"; $(BIN)/pytest -n $(JOBS) -m slow || exit 1; \
+	done
+
+fmt: dev ## format, and mend what can be mended by itself
+	$(BIN)/ruff check --fix-only $(SRC)
+	$(BIN)/ruff format $(SRC)
+
+bench: venv packages ## side by side with clsync, lsyncd, rsync, cp (ROWS="latency burst" ARGS=--quick)
+	@$(BIN)/python -m benchmarks $(ROWS) $(ARGS)
+
+demo: venv ## a small tree, changed live: see each change arrive
+	@$(BIN)/python -m benchmarks.demo
+
+lock: ## new versions into uv.lock and the requirements files made from it (needs uv)
+	uv lock --upgrade
+	scripts/export-requirements.sh
+
+lock-check: ## uv.lock and the requirements files say the same as pyproject.toml (needs uv)
+	uv lock --check
+	scripts/export-requirements.sh --check
+
+clean: ## everything that was made here
+	rm -rf .venv .cache dist build .hypothesis .import_linter_cache
+	find $(SRC) -name __pycache__ -type d -prune -exec rm -rf {} +

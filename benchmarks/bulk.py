@@ -1,0 +1,128 @@
+"""Many small files at once: created, removed, renamed, copied first."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+
+from benchmarks.bench import Bench, row
+from benchmarks.measure import NEVER, differences, wait_equal, wait_until
+from benchmarks.peers import CLSYNC, INSTEP, LSYNCD, Mirror, Run, available, instep_once, run
+from benchmarks.table import Line, Reach
+from benchmarks.trees import clear, plant
+
+
+@row("burst", "20,000 new files in 1,000 new directories, then rm -rf of them")
+def burst(bench: Bench) -> Iterator[Line]:
+    files, directories = bench.size(20_000, 400), bench.size(1_000, 20)
+    for place in bench.places:
+        made = Line(
+            f"burst of {files:,} new files, first write → all there", "s", place.name, reaches=(Reach(1 / 4, "lsyncd"),)
+        )
+        cpu = Line("CPU of that burst", "s", place.name, reaches=(Reach(1 / 4, "lsyncd"), Reach(1.5, "cp -a")))
+        gone = Line(f"rm -rf of {files:,} files, start → all gone", "s", place.name, reaches=(Reach(1 / 7, "lsyncd"),))
+        source, target = f"{place.path}/s", f"{place.path}/t"
+        floor_s = 0.0
+        for _ in range(bench.rounds):
+            for tool in available(INSTEP, LSYNCD, CLSYNC):
+                clear(source, target)
+                with Mirror(tool, source, target) as mirror:
+                    used_s = mirror.rested_usage_s()
+                    begin_s = time.monotonic()
+                    plant(f"{source}/top", directories=directories, files=files)
+                    floor_s = max(floor_s, time.monotonic() - begin_s)
+                    made.add(tool.name, wait_equal(source, target, mirror.patience_s) - begin_s)
+                    cpu.add(tool.name, mirror.rested_usage_s() - used_s)
+                    begin_s = time.monotonic()
+                    subprocess.run(["rm", "-rf", f"{source}/top"], check=True)
+                    top = f"{target}/top"
+                    gone_s = wait_until(lambda top=top: not os.path.exists(top), mirror.patience_s)  # type: ignore[misc]
+                    gone.add(tool.name, gone_s - begin_s)
+            plant(f"{source}/top", directories=directories, files=files)
+            cpu.add("cp -a", run(["cp", "-a", f"{source}/top", f"{target}/top"]).cpu_s)
+        made.note = f"making them takes up to {floor_s:.2f} s of it"
+        clear(source, target)
+        yield made
+        yield cpu
+        yield gone
+
+
+@row("rename", "rename of a directory of 20,000 files")
+def rename(bench: Bench) -> Iterator[Line]:
+    files = bench.size(20_000, 400)
+    for place in bench.places:
+        line = Line(f"rename of a directory of {files:,} files", "ms", place.name, reaches=(Reach(50),))
+        copied = Line("… files copied instead of moved", "files", place.name, reaches=(Reach(0),))
+        source, target = f"{place.path}/s", f"{place.path}/t"
+        for _ in range(bench.rounds):
+            for tool in available(INSTEP, LSYNCD, CLSYNC):
+                clear(source, target)
+                plant(f"{source}/before", directories=files // 20, files=files)
+                with Mirror(tool, source, target) as mirror:
+                    wait_equal(source, target, 60)
+                    mirror.rested_usage_s()
+                    before = _stamps(f"{target}/before")
+                    begin_s = time.monotonic()
+                    os.rename(f"{source}/before", f"{source}/after")
+                    old = f"{target}/before"
+                    gone_s = wait_until(lambda old=old: not os.path.exists(old), mirror.patience_s, 0.0005)  # type: ignore[misc]
+                    at_s = max(gone_s, wait_equal(source, target, mirror.patience_s)) if gone_s != NEVER else NEVER
+                    # Walking both sides is no part of it, when all was there as soon as the old name was gone.
+                    after = _stamps(f"{target}/after")
+                    changed = sum(after.get(name) != stamp for name, stamp in before.items())
+                    line.add(tool.name, 1e3 * ((gone_s if not changed else at_s) - begin_s))
+                    copied.add(tool.name, changed)
+                    if changed == 0 and (wrong := differences(source, target, content=False)):
+                        copied.note = f"{tool.name} left a difference at {wrong[0]}"
+        clear(source, target)
+        yield line
+        yield copied
+
+
+def _stamps(top: str) -> dict[str, tuple[int, int]]:
+    """Inode number and ctime of every file below; a copy has others.
+
+    The number alone is not enough: ext4 gives that of a removed file to the next one.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for here, _, names in os.walk(top):
+        for name in names:
+            stat = os.lstat(f"{here}/{name}")
+            found[os.path.relpath(f"{here}/{name}", top)] = (stat.st_ino, stat.st_ctime_ns)
+    return found
+
+
+@row("first", "first copy of 100,000 small files")
+def first(bench: Bench) -> Iterator[Line]:
+    files = bench.size(100_000, 1_000)
+    for place in bench.places:
+        reaches = (Reach(0.9, "cp -a"), Reach(0.5, "rsync"))
+        line = Line(f"first copy of {files:,} small files (--once)", "s", place.name, reaches=reaches)
+        cpu = Line("CPU of it", "s", place.name)
+        source, target = f"{place.path}/s", f"{place.path}/t"
+        clear(source, target)
+        plant(f"{source}/top", directories=max(1, files // 100), files=files)
+        os.sync()
+        for _ in range(bench.rounds):
+            for name in ("instep", "cp -a", "rsync"):
+                clear(target)
+                taken = _first_copy(name, source, target)
+                line.add(name, taken.wall_s)
+                cpu.add(name, taken.cpu_s)
+                if wrong := differences(source, target, content=False):
+                    line.note = f"{name} left a difference at {wrong[0]}"
+        clear(source, target)
+        shutil.rmtree(source)
+        yield line
+        yield cpu
+
+
+def _first_copy(name: str, source: str, target: str) -> Run:
+    if name == "instep":
+        return instep_once(source, target)
+    if name == "cp -a":
+        return run(["cp", "-a", f"{source}/.", target])
+    return run(["rsync", "-a", f"{source}/", f"{target}/"])

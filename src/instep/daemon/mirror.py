@@ -1,0 +1,450 @@
+"""One source and its targets: reports come in from the monitor, batches go out to the engines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import gc
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from instep.core.changelog import ChangeLog
+from instep.core.filters import Filter
+from instep.core.retry import backoff_s
+from instep.daemon.build import Built, build_monitor, build_targets
+from instep.daemon.target import State, Target
+from instep.errors import SourceError
+from instep.logs import fields
+from instep.model import ROOT, Progress, Report, Scope
+from instep.ports import Monitor
+from instep.spec import InitialSync, MirrorSpec
+
+log = logging.getLogger(__name__)
+
+READS_PER_TURN_MAX = 8
+FLOOD_WAKES = 16
+FLOOD_S = 0.01
+"""So many wake-ups in so short a time are a flood of events. Guessed."""
+FLOOD_PAUSE_S = 0.004
+FAILING_SHOWN_MAX = 20
+SOURCE_RETRY_MAX_S = 10.0
+
+
+class Observer(Protocol):
+    """Whoever draws the progress of the first comparison."""
+
+    def initial_sync_started(self, progresses: Sequence[tuple[str, Progress]]) -> None:
+        """It begins; the progress objects grow from now on."""
+
+    def totals(self, entries: int, bytes_total: int) -> None:
+        """How much there is in the source, as far as counted."""
+
+    def tick(self) -> None:
+        """Draw anew; called some times a second."""
+
+    def initial_sync_done(self) -> None:
+        """It is over."""
+
+    def closed(self) -> None:
+        """The mirror ends."""
+
+
+class End(enum.Enum):
+    """Why a mirror stopped."""
+
+    STOPPED = "stopped"
+    DONE = "done"
+    """``once``: everything is in step."""
+    INCOMPLETE = "incomplete"
+    """``once``: what is left fails again and again."""
+    REBUILD = "rebuild"
+    """To be made anew: other rules, or the source came back."""
+
+
+class Mirror:
+    """Wires one monitor, one change log and some targets; lives in one loop, ends with ``run``."""
+
+    def __init__(
+        self, spec: MirrorSpec, *, observer: Observer | None, carried: Sequence[Report] = (), umask: int = 0o022
+    ) -> None:
+        self.spec = spec
+        self.changelog = ChangeLog(quiet_s=spec.pace.quiet_s, hold_s=spec.pace.hold_s)
+        self.targets: list[Target] = []
+        self.following = False
+        self._observer = observer
+        self._umask = umask
+        self._carried = carried
+        self._filter = Filter(spec.rules)
+        self._monitor: Monitor | None = None
+        self._why_monitor = ""
+        self._reads = -1
+        self._armed = False
+        self._source = -1
+        self._identity = (0, 0)
+        self.left_over: dict[str, int] = {}
+        """After the end: the targets that are not in step, with the number of paths."""
+        self._ended: asyncio.Future[End] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._source_away = False
+        self._clock = time.monotonic
+        self._stopping = False
+        self._flood: asyncio.TimerHandle | None = None
+        self._wakes = 0
+        self._wakes_since_s = 0.0
+        self._waiting: asyncio.Task[None] | None = None
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> End:
+        """Bring the targets in step, then follow until stopped.
+
+        Raises:
+            OperatorError: it cannot work as asked; nothing was changed.
+        """
+        loop = asyncio.get_running_loop()
+        self._ended = loop.create_future()
+        spec = self.spec
+        try:
+            self._source = _open_source(spec.source)
+            info = os.fstat(self._source)
+            self._identity = (info.st_dev, info.st_ino)
+            self.targets = build_targets(
+                Built(spec, self._source, self.changelog, settled=self._check, clock=self._clock, umask=self._umask)
+            )
+            self._monitor, self._why_monitor = build_monitor(spec, self._filter)
+            await asyncio.gather(*(target.open() for target in self.targets))
+            whole = spec.initial_sync is InitialSync.FULL
+            if whole:
+                for target in self.targets:
+                    if target.state is State.READY:
+                        target.engine.prepare()
+            self._monitor.start()
+            log.info("monitor", extra=fields(name=self._monitor.name, reason=self._why_monitor))
+            if self._observer is not None and whole:
+                self._observer.initial_sync_started([(target.name, target.engine.progress) for target in self.targets])
+            ticking = loop.create_task(self._tick()) if self._observer is not None else None
+            self._reads = self._monitor.fileno()
+            loop.add_reader(self._reads, self._readable)
+            for report in self._carried:
+                self.changelog.note(report, self._clock())
+            self._turn()
+            try:
+                return await self._ended
+            finally:
+                if ticking is not None:
+                    ticking.cancel()
+        finally:
+            await self._close()
+
+    def stop(self) -> None:
+        """Finish what is running, bring over what is dirty, then end; ``run`` returns when that is done."""
+        if self._stopping:
+            return
+        self._stopping = True
+        log.info("stopping", extra=fields(now="what is running is finished, what is pending is brought over"))
+        if self._monitor is not None and not self._source_away:
+            self._turn()
+        for target in self.targets:
+            target.flushing = True
+            target.kick()
+        self._check()
+
+    def end(self, end: End) -> None:
+        """End now; batches under way are cancelled."""
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(end)
+
+    def carry(self) -> list[Report]:
+        """Everything that is not in step, for the mirror that takes over."""
+        changes = self.changelog.unacknowledged()
+        for target in self.targets:
+            changes += target.leftovers()
+        return [Report(change.path, change.scope, change.content, change.is_dir) for change in changes if change.path]
+
+    def resync(self) -> None:
+        """Compare the whole tree again."""
+        log.info("resync", extra=fields(now="the whole tree is compared"))
+        for target in self.targets:
+            target.compare_all()
+        self._kick()
+
+    def log_status(self) -> None:
+        """The status report, as one log event per target and one for the monitor."""
+        assert self._monitor is not None
+        status = self._monitor.status()
+        log.info(
+            "status",
+            extra=fields(
+                source=self.spec.source,
+                monitor=self._monitor.name,
+                watches=status.watches,
+                events=status.events,
+                overflows=status.overflows,
+                trouble=list(status.trouble[:FAILING_SHOWN_MAX]),
+                following=self.following,
+            ),
+        )
+        now_s = self._clock()
+        for target in self.targets:
+            failing = list(target.room.failing())
+            log.info(
+                "status-target",
+                extra=fields(
+                    target=target.name,
+                    state=target.state.value,
+                    reason=target.reason,
+                    pending=target.pending(),
+                    failing=len(failing),
+                    synced=target.totals.entries,
+                    deleted=target.totals.deleted,
+                    files=target.totals.files,
+                    bytes=target.totals.bytes_copied,
+                    batches=target.totals.batches,
+                ),
+            )
+            for waiter in failing[:FAILING_SHOWN_MAX]:
+                log.info(
+                    "status-failing",
+                    extra=fields(
+                        target=target.name,
+                        path=waiter.change.path,
+                        reason=waiter.reason,
+                        attempts=waiter.attempts,
+                        next_try_s=round(max(0.0, waiter.due_s - now_s), 1),
+                    ),
+                )
+
+    async def _close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._flood is not None:
+            self._flood.cancel()
+        if self._monitor is not None:
+            if self._reads >= 0:
+                asyncio.get_running_loop().remove_reader(self._reads)
+            self._monitor.close()
+        self.left_over = {target.name: target.pending() for target in self.targets if target.pending()}
+        await asyncio.gather(*(target.close() for target in self.targets))
+        if self._source >= 0:
+            os.close(self._source)
+            self._source = -1
+        if self._observer is not None:
+            self._observer.closed()
+
+    # -- the way of a change --------------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        """The monitor's descriptor woke us; in a flood it is looked at by the clock instead, a few ms apart.
+
+        A wake-up for each event of a flood would cost several times what the events do, and the kernel merges what
+        is left together for a moment. The queue holds the events of 50 ms at the rate of the fastest writer.
+        """
+        now_s = self._clock()
+        if now_s - self._wakes_since_s > FLOOD_S:
+            self._wakes_since_s, self._wakes = now_s, 0
+        self._wakes += 1
+        self._turn()
+        if self._wakes >= FLOOD_WAKES and self._ended is not None and not self._ended.done():
+            self._wakes = 0
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._reads)
+            self._flood = loop.call_later(FLOOD_PAUSE_S, self._look_again)
+
+    def _look_again(self) -> None:
+        """In a flood: take in what has come meanwhile; back to wake-ups once nothing has."""
+        loop = asyncio.get_running_loop()
+        if self._turn():
+            self._flood = loop.call_later(FLOOD_PAUSE_S, self._look_again)
+        else:
+            self._flood = None
+            loop.add_reader(self._reads, self._readable)
+
+    def _turn(self) -> bool:
+        """Take in what the monitor has, start what is due; again until it has no more. Whether there was anything.
+
+        The last reading finds nothing, and that is its use: it proves that whatever happened before was noted, and
+        takes our own writes to a target on the same file system out of the kernel queue without another turn.
+        """
+        monitor = self._monitor
+        assert monitor is not None
+        note, changelog = self.changelog.note, self.changelog
+        everything = self._filter.is_trivial
+        any_reports = False
+        for _ in range(READS_PER_TURN_MAX):
+            reports = monitor.read()
+            if reports and not self._armed:
+                reports = self._begin(reports)
+            now_s = self._clock()
+            for report in reports:
+                if everything or self._admits(report):
+                    note(report, now_s)
+            if monitor.drained:
+                changelog.drained()
+            if not reports:
+                break
+            any_reports = True
+            self._kick()
+        self._check()
+        wake_s = monitor.wake_s()
+        if wake_s is not None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_later(wake_s, self._turn)
+        return any_reports
+
+    def _begin(self, reports: Sequence[Report]) -> Sequence[Report]:
+        """Everything is watched, says the first report: compare the whole tree, or trust it; the reports after it."""
+        assert reports[0].path == ROOT
+        assert reports[0].scope is Scope.TREE
+        self._armed = True
+        if self.spec.initial_sync is InitialSync.FULL:
+            for target in self.targets:
+                target.compare_all()
+            self._kick()
+        return reports[1:]
+
+    def _admits(self, report: Report) -> bool:
+        """The filter's verdict; of a rename with one end outside the filter only the other end is noted."""
+        excludes = self._filter.excludes
+        out = excludes(report.path, report.is_dir)
+        old = report.moved_from
+        if old is None:
+            return not out or report.path == ROOT
+        if not out and not excludes(old, report.is_dir):
+            return True
+        one = old if out else report.path
+        if not excludes(one, report.is_dir):
+            self.changelog.note(Report(one, Scope.TREE, content=True, is_dir=report.is_dir), self._clock())
+        return False
+
+    def _kick(self) -> None:
+        if not self._source_ok():
+            return
+        for target in self.targets:
+            target.kick()
+
+    def _check(self) -> None:
+        """See whether a stage is reached: following, or the end of a ``once``."""
+        if self._ended is None or self._ended.done() or not (self._armed or self._stopping):
+            return
+        if not self.following and all(target.served for target in self.targets):
+            self.following = True
+            # What lives now lives on: the collector need not walk it, least of all in the middle of a change.
+            gc.collect()
+            gc.freeze()
+            if self._observer is not None:
+                self._observer.initial_sync_done()
+            for target in self.targets:
+                if target.state is not State.READY:
+                    continue  # Said before, and again when it is back.
+                totals = target.totals
+                log.info(
+                    "in-step",
+                    extra=fields(
+                        target=target.name,
+                        synced=totals.entries,
+                        deleted=totals.deleted,
+                        bytes=totals.bytes_copied,
+                        failing=len(target.room),
+                    ),
+                )
+            if not self.spec.once and not self.spec.dry_run:
+                log.info("following", extra=fields(source=self.spec.source))
+        if self._stopping:
+            if not any(target.working for target in self.targets) and all(
+                target.state is not State.READY or target.paused or self.changelog.due_s(target.cursor) is None
+                for target in self.targets
+            ):
+                self.end(End.STOPPED)
+        elif self.spec.once or self.spec.dry_run:
+            if all(target.idle for target in self.targets):
+                self.end(End.DONE)
+            elif all(target.served and (target.state is State.READY or target.tries > 3) for target in self.targets):
+                self.end(End.INCOMPLETE)
+
+    # -- the source in trouble ------------------------------------------------------------------------------------
+
+    def _source_ok(self) -> bool:
+        """Whether the source path still names the directory that is open; if not, nothing is touched anywhere.
+
+        An unmounted source is an empty directory: believing it would empty every target.
+        """
+        if self._source_away:
+            return False
+        if self._named_source() == self._identity:
+            return True
+        self._source_away = True
+        for target in self.targets:
+            target.paused = True
+        log.error(
+            "source-away",
+            extra=fields(
+                source=self.spec.source,
+                now="nothing is changed at any target until it is back",
+                fix="mount or restore it; to mirror another directory under this name, restart instep",
+            ),
+        )
+        self._waiting = asyncio.get_running_loop().create_task(self._await_source())
+        return False
+
+    def _named_source(self) -> tuple[int, int] | None:
+        try:
+            info = os.stat(self.spec.source)
+        except OSError:
+            return None
+        return (info.st_dev, info.st_ino)
+
+    async def _await_source(self) -> None:
+        tries = 0
+        while self._named_source() != self._identity:
+            tries += 1
+            await asyncio.sleep(min(SOURCE_RETRY_MAX_S, backoff_s(tries)))
+        log.warning("source-back", extra=fields(source=self.spec.source, now="everything is compared anew"))
+        self.end(End.REBUILD)
+
+    # -- progress ---------------------------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        observer = self._observer
+        assert observer is not None
+        counting = asyncio.get_running_loop().run_in_executor(None, _count, self._source, observer.totals)
+        try:
+            while not self.following:
+                observer.tick()
+                await asyncio.sleep(0.2)
+        finally:
+            counting.cancel()
+
+
+def _open_source(path: bytes) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise SourceError(
+            "no-such-source",
+            f"cannot open the source directory {os.fsdecode(path)}: {error.strerror}",
+            fix="give an existing directory that you may read",
+        ) from error
+
+
+def _count(root: int, tell: Callable[[int, int], None]) -> None:
+    """Count the source for the progress bar; in a thread, only where somebody looks."""
+    entries = bytes_total = 0
+    try:
+        for _, directories, files, fd in os.fwalk(".", dir_fd=root):
+            entries += len(directories) + len(files)
+            for name in files:
+                with contextlib.suppress(OSError):
+                    info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    if stat.S_ISREG(info.st_mode):
+                        bytes_total += info.st_size
+            tell(entries, bytes_total)
+    except OSError:
+        return  # The source went away; the mirror finds that out by itself.

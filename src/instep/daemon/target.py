@@ -1,0 +1,463 @@
+"""One target of a mirror: takes what is due from the change log, hands it to the engine, and keeps what failed."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from instep.core.changelog import ChangeLog, without_covered
+from instep.core.retry import WaitingRoom, backoff_s
+from instep.core.timing import Spacing
+from instep.errors import TargetAway
+from instep.logs import fields
+from instep.model import ROOT, Batch, Change, Outcome, RelPath, Scope
+from instep.ports import Engine
+
+log = logging.getLogger(__name__)
+
+BATCH_PATHS_MAX = 20_000
+AWAY_RETRY_MAX_S = 30.0
+NEVER_S = float("inf")
+
+
+class State(enum.Enum):
+    """What a target is doing."""
+
+    CLOSED = "closed"
+    READY = "ready"
+    AWAY = "away"
+    FULL = "full"
+
+
+@dataclass(slots=True)
+class Totals:
+    """What was done for a target since start."""
+
+    batches: int = 0
+    entries: int = 0
+    files: int = 0
+    bytes_copied: int = 0
+    deleted: int = 0
+
+
+class _Flight:
+    """A batch on its way; the sets are there once an engine works on it in the background."""
+
+    __slots__ = ("above", "changes", "from_log", "kept", "paths", "task", "ticket", "trees")
+
+    def __init__(self, ticket: int, changes: Sequence[Change], kept: list[Change], *, from_log: bool) -> None:
+        self.ticket = ticket
+        self.changes = changes
+        self.kept = kept  # those that stand in no slot of the log: they had been kept aside
+        self.from_log = from_log
+        self.task: asyncio.Task[None] | None = None
+
+    def reach(self, batch: Batch) -> None:
+        """Work out which paths nothing else may touch meanwhile."""
+        self.paths = {change.path for change in batch.changes}
+        self.trees = {change.path for change in batch.changes if change.scope is not Scope.ENTRY}
+        self.paths.update(batch.moves.values())
+        self.trees.update(batch.moves.values())
+        self.above: set[bytes] = set()
+        for path in self.paths:
+            parent: bytes = path
+            while parent:
+                parent = parent.rpartition(b"/")[0]
+                if parent in self.above:
+                    break
+                self.above.add(parent)
+
+
+class Target:
+    """Drives one engine. Everything runs in the loop's thread; ``kick`` may be called at any time, and often."""
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        changelog: ChangeLog,
+        *,
+        spacing_s: float,
+        settled: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.engine = engine
+        self.totals = Totals()
+        self.state = State.CLOSED
+        self.reason = ""
+        self.tries = 0
+        """How often an away target was tried again in vain."""
+        self.room = WaitingRoom()
+        self.flushing = False
+        self.paused = False
+        self._changelog = changelog
+        self.cursor = changelog.add_cursor(self.room.paths)
+        self._spacing = Spacing(spacing_s)
+        self._settled = settled
+        self._clock = clock
+        self._flights: set[_Flight] = set()
+        self._parked: dict[RelPath, Change] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = NEVER_S
+        self._reopening: asyncio.Task[None] | None = None
+        self._full_tries = 0
+        self._kicking = False
+
+    # -- state --------------------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is pending, being worked on, or waiting for another try."""
+        return not self._flights and not len(self.room) and self._changelog.due_s(self.cursor) is None
+
+    @property
+    def served(self) -> bool:
+        """Everything that can be done for it now is done."""
+        return self.state in (State.AWAY, State.FULL) or self.idle or self.only_failing
+
+    @property
+    def only_failing(self) -> bool:
+        """Whatever is left has failed at least twice in a row."""
+        return (
+            not self._flights
+            and self._changelog.due_s(self.cursor) is None
+            and all(waiter.reason and waiter.attempts > 1 for waiter in self.room.waiters())
+        )
+
+    @property
+    def working(self) -> bool:
+        """Whether batches are under way."""
+        return bool(self._flights)
+
+    def pending(self) -> int:
+        """Paths not in step, as far as known; a TREE counts as one."""
+        in_flight = sum(len(flight.kept) for flight in self._flights if not flight.from_log)
+        return self._changelog.pending(self.cursor) + len(self.room) + in_flight
+
+    async def open(self) -> None:
+        """Get the engine ready; a target that is away is tried again from then on."""
+        try:
+            await self.engine.open()
+        except TargetAway as away:
+            self._went_away(str(away))
+            return
+        self.state = State.READY
+
+    async def close(self) -> None:
+        """Cancel what is under way and let go of the target."""
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = [flight.task for flight in self._flights if flight.task is not None]
+        if self._reopening is not None:
+            tasks.append(self._reopening)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.state = State.CLOSED
+        await self.engine.close()
+
+    def leftovers(self) -> list[Change]:
+        """What waits for another try, or is being worked on."""
+        return [waiter.change for waiter in self.room.waiters()] + [
+            change for flight in self._flights for change in flight.changes
+        ]
+
+    def compare_all(self) -> None:
+        """What it holds is unknown: let all of it be compared at the next kick, without quiet time."""
+        older = self.room.take(ROOT)
+        content = older is not None and older.content
+        self.room.postponed(Change(ROOT, Scope.TREE, content=content, is_dir=True), self._clock())
+
+    # -- work ---------------------------------------------------------------------------------------------------
+
+    def kick(self) -> None:
+        """Start all batches that are due, and a timer for those that will be."""
+        if self.paused or self._kicking:
+            return
+        self._kicking = True
+        try:
+            # What is done at once may find the target away or full: then nothing else is started.
+            while self.state is State.READY and len(self._flights) < self.engine.parallel:
+                if any(ROOT in flight.trees for flight in self._flights):
+                    break  # The whole tree is being compared: everything else waits in the log, where it is bounded.
+                now_s = self._clock()
+                log_s, room_s = self._due(now_s)
+                start_s = min(log_s, room_s)
+                if start_s > now_s:
+                    if start_s != NEVER_S:
+                        self._wake_at(start_s)
+                    break
+                if not self._launch(now_s, from_log=log_s <= now_s):
+                    break
+        finally:
+            self._kicking = False
+
+    def _due(self, now_s: float) -> tuple[float, float]:
+        """From when on something of the log may start, and something of the waiting room."""
+        changelog = self._changelog
+        log_s = changelog.due_s(self.cursor)
+        room_s = self.room.due_s() if len(self.room) else None
+        if log_s is None:
+            log_s = NEVER_S
+        elif self.flushing:
+            log_s = now_s
+        else:
+            start_s = self._spacing.start_s(
+                now_s=now_s, last_report_s=changelog.last_report_s, pending=changelog.backlog(self.cursor)
+            )
+            log_s = max(log_s, start_s)
+        return log_s, NEVER_S if room_s is None or (self.flushing and room_s > now_s) else room_s
+
+    def _launch(self, now_s: float, *, from_log: bool) -> bool:
+        """Take one batch and start it; False when there was nothing to do after all."""
+        changelog, cursor, room = self._changelog, self.cursor, self.room
+        ticket = 0
+        changes: list[Change] = []
+        kept: list[Change] = []
+        moves: dict[RelPath, RelPath] = {}
+        if from_log:
+            ticket, taken = changelog.take(cursor, NEVER_S if self.flushing else now_s, BATCH_PATHS_MAX)
+            waiting = len(room)
+            for change in taken:
+                if waiting:
+                    older = room.take(change.path)
+                    if older is not None:
+                        change = self._merged(change, older)  # noqa: PLW2901
+                        kept.append(change)
+                if self._flights and self._overlaps(change):
+                    self._park(change)
+                    continue
+                changes.append(change)
+                if change.moved_from is not None and change.clean_for & cursor.bit:
+                    if self._flights and self._overlaps(Change(change.moved_from, Scope.TREE)):
+                        continue
+                    moves[change.path] = change.moved_from
+            self._spacing.started(len(taken), now_s)
+        if len(room):
+            for change in room.take_due(now_s, BATCH_PATHS_MAX):
+                if self._flights and self._overlaps(change):
+                    self._park(change)
+                else:
+                    changes.append(change)
+                    kept.append(change)
+        if not changes:
+            if from_log:
+                changelog.acknowledge(cursor, ticket, ())
+            return from_log
+        if len(changes) > 1:
+            changes = without_covered(changes, moves)
+        batch = Batch(tuple(changes), now_s, self.flushing, moves)
+        flight = _Flight(ticket, batch.changes, kept, from_log=from_log)
+        self.totals.batches += 1
+        outcome, rest = self.engine.sync_now(batch)
+        if not rest:
+            self._land(flight, outcome)
+            return True
+        # A move that was tried once is not tried again: meanwhile something else may stand under the old name.
+        self._fly(flight, outcome, batch if rest is batch.changes else Batch(tuple(rest), now_s, self.flushing))
+        return True
+
+    def _fly(self, flight: _Flight, outcome: Outcome, batch: Batch) -> None:
+        """Let the engine work on without holding up the loop; nothing that touches these paths starts meanwhile."""
+        flight.reach(batch)
+        self._flights.add(flight)
+        flight.task = asyncio.get_running_loop().create_task(self._work(flight, outcome, batch))
+
+    async def _work(self, flight: _Flight, outcome: Outcome, batch: Batch) -> None:
+        try:
+            outcome.add(await self.engine.sync(batch))
+        except asyncio.CancelledError:
+            raise
+        except TargetAway as away:
+            outcome.away = str(away)
+        except Exception:
+            # A defect must not end the mirror: the paths stay pending, and the log says where to look.
+            log.exception("engine-crashed", extra=fields(target=self.name, now="its paths are tried again"))
+            outcome.away = "the engine failed unexpectedly"
+        self._flights.discard(flight)
+        self._land(flight, outcome)
+        self.kick()
+        self._settled()
+
+    def _land(self, flight: _Flight, outcome: Outcome) -> None:
+        now_s = self._clock()
+        self._spacing.ended(now_s)
+        room = self.room
+        if outcome.away or outcome.full:
+            if flight.from_log:
+                self._changelog.give_back(self.cursor, flight.ticket)
+            for change in flight.kept:
+                room.postponed(self._with_parked(change), now_s)
+            self._unpark(now_s)
+            if outcome.away:
+                self._went_away(outcome.away)
+            else:
+                self._ran_full(str(outcome.full), now_s)
+            return
+        totals = self.totals
+        totals.entries += outcome.entries
+        totals.files += outcome.files
+        totals.bytes_copied += outcome.bytes_copied
+        totals.deleted += outcome.deleted
+        unfinished: set[RelPath] = set()
+        for failure in outcome.failures:
+            path = failure.change.path
+            unfinished.add(path)
+            if room.failed(self._with_parked(failure.change), failure.reason, now_s, hard=failure.hard):
+                log.warning(
+                    "path-failing",
+                    extra=fields(
+                        target=self.name, path=path, reason=failure.reason, now="tried again with growing pauses"
+                    ),
+                )
+        for postponed in outcome.postponed:
+            if postponed.change.path not in unfinished:
+                unfinished.add(postponed.change.path)
+                room.postponed(self._with_parked(postponed.change), now_s + postponed.wait_s)
+        if room.any_tried:
+            for change in flight.changes:
+                if change.path not in unfinished and room.done(change.path):
+                    log.info("path-well-again", extra=fields(target=self.name, path=change.path))
+        paths = [change.path for change in flight.changes]
+        if flight.from_log:
+            self._changelog.acknowledge(self.cursor, flight.ticket, paths)
+        else:
+            self.cursor.touch(paths)
+        if self._full_tries and self.state is State.READY and not outcome.postponed:
+            self._full_tries = 0  # It was tried again, and all of it fitted; not only what was small.
+            log.info("target-has-space-again", extra=fields(target=self.name))
+        self._unpark(now_s)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(
+                "batch",
+                extra=fields(
+                    target=self.name, paths=len(flight.changes), entries=outcome.entries, deleted=outcome.deleted
+                ),
+            )
+
+    # -- paths that must wait for a flight ------------------------------------------------------------------------
+
+    def _overlaps(self, change: Change) -> bool:
+        """Whether a batch under way works on this path, on something covering it, or on something below it."""
+        path = change.path
+        for flight in self._flights:
+            if path in flight.paths or path in flight.above:
+                # Above: an entry of its own (attributes of a directory) would do no harm, but a removal would.
+                return True
+            if flight.trees:
+                parent: bytes = path
+                while parent:
+                    parent = parent.rpartition(b"/")[0]
+                    if parent in flight.trees:
+                        return True
+        return False
+
+    def _park(self, change: Change) -> None:
+        self._parked[change.path] = change
+        self.room.postponed(change, NEVER_S)
+
+    def _with_parked(self, change: Change) -> Change:
+        """A change that comes back from a flight, with what was parked under its path: the room holds one for both."""
+        parked = self._parked.get(change.path)
+        return change if parked is None else self._merged(parked, change)
+
+    def _unpark(self, now_s: float) -> None:
+        if self._parked:
+            for path in self._parked:
+                change = self.room.take(path)
+                if change is not None:
+                    self.room.postponed(change, now_s)
+            self._parked.clear()
+
+    @staticmethod
+    def _merged(change: Change, older: Change) -> Change:
+        """The change that asks for what both ask for. A new one: changes of the log are shared by all targets."""
+        merged = Change(
+            change.path,
+            max(change.scope, older.scope),
+            content=change.content or older.content,
+            is_dir=change.is_dir,
+            now_s=older.first_s,
+        )
+        merged.last_s = change.last_s
+        return merged
+
+    # -- a target in trouble --------------------------------------------------------------------------------------
+
+    def _went_away(self, why: str) -> None:
+        if self.state is State.AWAY:
+            return
+        self.state, self.reason = State.AWAY, why
+        log.warning(
+            "target-away",
+            extra=fields(
+                target=self.name, reason=why, now="changes stay pending; it is tried again with growing pauses"
+            ),
+        )
+        self._reopening = asyncio.get_running_loop().create_task(self._reopen())
+
+    async def _reopen(self) -> None:
+        self.tries = 0
+        while True:
+            self.tries += 1
+            self._settled()
+            await asyncio.sleep(min(AWAY_RETRY_MAX_S, backoff_s(self.tries, self.name.encode())))
+            if self._flights:
+                await asyncio.gather(
+                    *(flight.task for flight in self._flights if flight.task is not None), return_exceptions=True
+                )
+            try:
+                known = await self.engine.open()
+            except TargetAway as away:
+                self.reason = str(away)
+                continue
+            except Exception:
+                log.exception("engine-crashed", extra=fields(target=self.name, now="tried again"))
+                continue
+            break
+        self.state, self.reason, self.tries = State.READY, "", 0
+        self._reopening = None
+        if not known:
+            self.compare_all()
+        self.room.hurry(self._clock())
+        log.warning("target-back", extra=fields(target=self.name, pending=self.pending(), compared_anew=not known))
+        self.kick()
+        self._settled()
+
+    def _ran_full(self, why: str, now_s: float) -> None:
+        if self.state is not State.READY:
+            return  # Another batch has said so already, or it is away by now.
+        self._full_tries += 1
+        if self._full_tries == 1:
+            log.error(
+                "target-full",
+                extra=fields(
+                    target=self.name, reason=why, now="changes stay pending; tried again", fix="make room at the target"
+                ),
+            )
+        self.state, self.reason = State.FULL, why
+        self._wake_at(now_s + min(AWAY_RETRY_MAX_S, backoff_s(self._full_tries)))
+
+    # -- timer ----------------------------------------------------------------------------------------------------
+
+    def _wake_at(self, when_s: float) -> None:
+        if self._timer is not None:
+            if self._timer_s <= when_s:
+                return
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer_s = when_s
+        self._timer = loop.call_later(max(0.0, when_s - self._clock()), self._woken)
+
+    def _woken(self) -> None:
+        self._timer = None
+        self._timer_s = NEVER_S
+        if self.state is State.FULL:
+            self.state = State.READY
+        self.kick()
+        self._settled()

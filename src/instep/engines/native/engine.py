@@ -1,0 +1,482 @@
+"""The native engine: what is done at once in the loop, what goes to workers, what to a thread of its own.
+
+A small file goes from report to target in the caller's turn. Bulk (many paths, trees) goes to worker processes, two of
+which outrun ``cp -a``. Large files go to threads (copying releases the interpreter lock), so that they never stand
+between small ones. Files with several names are done last, where all names are known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from instep.engines.native.content import SMALL_BYTES, Brake, Cancelled
+from instep.engines.native.links import Links, bring_linked, seek
+from instep.engines.native.moves import move
+from instep.engines.native.pool import Job, Pool, WorkerDied
+from instep.engines.native.session import Session, Settings
+from instep.engines.native.small import express
+from instep.engines.native.stretch import Stretch
+from instep.engines.native.tally import LinkedName, Tally
+from instep.engines.native.tree import count_entries, level
+from instep.engines.native.worker import BRING, WALK
+from instep.errors import TargetAway, TargetError
+from instep.linux.openat import DIRECTORY
+from instep.logs import fields
+from instep.model import ROOT, Batch, Change, Failure, Outcome, Postponed, Progress, RelPath, Scope
+
+log = logging.getLogger(__name__)
+
+NOW_PATHS = 64
+"""More changes than this at once are bulk."""
+NOW_BYTES = 1 << 20
+NOW_ENTRIES = 128
+"""A new directory with more entries than this is bulk."""
+NOW_S = 0.010
+"""The loop is not held longer than about this."""
+JOB_PATHS = 512
+JOB_ENTRIES = 2000
+RACY_WAIT_S = 1.0
+LARGE_AT_ONCE = 2
+SEEK_PAUSE = 10.0
+"""Looking for unknown names of linked files takes at most one part in so many of a thread's time."""
+
+
+class NativeEngine:
+    """Keeps one local target directory in step with the source. See ``instep.ports.Engine``."""
+
+    name = "native"
+    parallel = 8
+
+    def __init__(
+        self,
+        source: bytes,
+        target: bytes,
+        *,
+        source_fd: int,
+        settings: Settings,
+        big_wait_s: Callable[[int, Change, float], float],
+        workers: int = 2,
+    ) -> None:
+        self.progress = Progress()
+        self._source_path = source
+        self._target_path = target
+        self._source = source_fd
+        self._target = -1
+        throttled = settings.bandwidth_bytes_per_s != float("inf")
+        # Throttled, everything passes one worker: two would make two streams of that rate.
+        self._workers = 1 if throttled else workers
+        self._settings = replace(
+            settings,
+            token=settings.token or secrets.token_hex(4),
+            large_bytes=float("inf") if throttled else settings.large_bytes,
+        )
+        self._throttled = throttled
+        preserve = settings.preserve
+        wanted = preserve.owner and preserve.mode and preserve.times
+        self._may_express = wanted and settings.inplace_bytes >= SMALL_BYTES
+        self._big_wait_s = big_wait_s
+        self._links = Links()
+        self._seek_again_s = 0.0
+        self._owed: list[tuple[bytes, bool, bool]] = []  # directories made in sync_now that sync has to fill
+        self._brake = Brake(float("inf"))
+        self._now: Session | None = None
+        self._pool: Pool | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._identity: tuple[int, int] | None = None
+        self._warm: asyncio.Task[None] | None = None
+
+    async def open(self) -> bool:
+        """Open the target, making its last component on the very first call.
+
+        Returns:
+            Whether it is the directory that was left: then nothing below it needs to be compared anew.
+        """
+        first = self._identity is None
+        if first and not self._settings.dry_run:
+            with contextlib.suppress(FileExistsError):
+                try:
+                    os.mkdir(self._target_path, 0o755)
+                except OSError as error:
+                    if error.errno != errno.EEXIST:
+                        raise TargetError(
+                            "target-not-writable",
+                            f"cannot make the target directory {os.fsdecode(self._target_path)}: {error.strerror}",
+                            fix="make it, or choose a directory that you may write to",
+                        ) from error
+        try:
+            fd = os.open(self._target_path, DIRECTORY & ~os.O_NOFOLLOW)
+        except OSError as error:
+            if first and error.errno == errno.ENOTDIR:
+                raise TargetError(
+                    "target-not-a-directory",
+                    f"the target {os.fsdecode(self._target_path)} is not a directory",
+                    fix="name a directory",
+                ) from error
+            if not (first and self._settings.dry_run and error.errno == errno.ENOENT):
+                raise TargetAway(f"{os.fsdecode(self._target_path)}: {error.strerror}") from error
+            fd = _nowhere()
+        await self._shut()
+        info = os.fstat(fd)
+        known = self._identity == (info.st_dev, info.st_ino)
+        self._identity = (info.st_dev, info.st_ino)
+        self._target = fd
+        self._brake.stopping = False
+        self._now = Session(self._source, fd, self._settings)
+        self._pool = Pool(self._source, fd, self._settings, self._workers)
+        if not first and not known:
+            self._links = Links()
+        return known
+
+    def prepare(self) -> None:
+        """A whole comparison is coming: let the workers start meanwhile."""
+        assert self._pool is not None
+        self._warm = asyncio.get_running_loop().create_task(self._pool.warm())
+
+    def sync_now(self, batch: Batch) -> tuple[Outcome, Sequence[Change]]:
+        """Do what is quick; the rest is for ``sync``. Blocks for about NOW_S at most."""
+        changes = batch.changes
+        outcome = Outcome()
+        session = self._now
+        assert session is not None
+        if len(changes) > NOW_PATHS or self._throttled or self._settings.dry_run:
+            return outcome, changes
+        away = self._away()
+        if away:
+            outcome.away = away
+            return outcome, ()
+        if len(changes) == 1 and self._may_express and not batch.moves:
+            change = changes[0]
+            if change.scope is Scope.ENTRY and change.content and change.path:
+                count = express(session, change.path)
+                if count >= 0:
+                    outcome.files = outcome.entries = 1
+                    outcome.bytes_copied = count
+                    self.progress.files += 1
+                    self.progress.bytes_copied += count
+                    return outcome, ()
+        until_s = time.monotonic() + NOW_S
+        stretch = Stretch(session)
+        tally = stretch.tally
+        left: list[Change] = []
+        done = 0
+        try:
+            for change in changes:
+                done += 1
+                moved = bool(batch.moves) and self._moved(session, stretch, batch, change)
+                if moved and change.scope is Scope.TREE:
+                    stretch.bring(change.path, Scope.ENTRY, content=False)
+                else:
+                    stretch.bring(change.path, change.scope, content=change.content and not moved)
+                if tally.levels:
+                    if len(tally.levels) > 1 or not self._walk_now(session, tally):
+                        left.append(change)
+                        if change.scope is not Scope.TREE:
+                            # By then they are no news any more: the change alone would not look into them.
+                            self._owed += [(path, content, False) for path, content, _ in tally.levels]
+                        tally.levels = []
+                elif tally.large:
+                    left.append(change)
+                    tally.large = []
+                if time.monotonic() > until_s or tally.bytes_copied > NOW_BYTES:
+                    break
+        finally:
+            stretch.finish()
+        left += changes[done:]
+        if tally.linked:
+            self._note_links(tally)
+            linked, tally.linked = tally.linked, []
+            known: list[LinkedName] = []
+            for item in linked:
+                dirty = next((change for change in changes if change.path == item[0]), None)
+                if dirty is not None and self._lacks_names(item):
+                    left.append(dirty)  # Its other names have to be looked for, and that takes a while.
+                else:
+                    known.append(item)
+            tally.add(self._bring_links(session, known))
+        self._count(tally)
+        self._into(outcome, tally, {change.path: change for change in changes} if tally.failures or tally.racy else {})
+        return outcome, left
+
+    async def sync(self, batch: Batch) -> Outcome:
+        """Do the batch in workers and threads."""
+        outcome = Outcome()
+        away = self._away()
+        if away:
+            outcome.away = away
+            return outcome
+        session, pool = self._now, self._pool
+        assert session is not None
+        assert pool is not None
+        by_path = {change.path: change for change in batch.changes}
+        total = Tally()
+        stretch = Stretch(session)
+        rest: list[Change] = []
+        try:
+            for change in batch.changes:
+                if self._moved(session, stretch, batch, change):
+                    stretch.bring(change.path, Scope.ENTRY, content=False)
+                else:
+                    rest.append(change)
+        finally:
+            total.add(stretch.finish())
+        owed, self._owed = self._owed, []
+        total.levels += owed
+        done = False
+        try:
+            await self._in_workers(pool, rest, total)
+            await self._in_threads(batch, session, total, by_path, outcome)
+            if total.levels:
+                await self._in_workers(pool, (), total)  # directories that a thread found missing at the target
+            done = not total.full
+        except WorkerDied as error:
+            # A directory may have been made and not filled: only a TREE is sure to look into it.
+            outcome.failures += [
+                Failure(Change(change.path, Scope.TREE, content=change.content), str(error)) for change in batch.changes
+            ]
+        finally:
+            if not done:
+                self._owed += owed
+        if self._settings.dry_run:
+            for line in total.planned:
+                log.info("would-change", extra=fields(what=line))
+        self._into(outcome, total, by_path)
+        return outcome
+
+    async def close(self) -> None:
+        """Stop copies and workers, let go of the target."""
+        await self._shut()
+
+    # -- bulk ---------------------------------------------------------------------------------------------------
+
+    async def _in_workers(self, pool: Pool, changes: Sequence[Change], total: Tally) -> None:
+        """Hand out paths in runs of neighbours, and directories as they are found, to whoever is free."""
+        items: list[tuple[bytes, int, bool]] = sorted(
+            (change.path, int(change.scope), change.content) for change in changes
+        )
+        jobs: list[Job] = []
+        trees = [item for item in items if item[1] == Scope.TREE]
+        if len(items) == 1 and trees and not trees[0][0]:
+            jobs.append((WALK, [(b"", trees[0][2], False)], 64))
+        else:
+            share = max(16, min(JOB_PATHS, -(-len(items) // pool.size)))
+            jobs += [(BRING, items[at : at + share], JOB_ENTRIES) for at in range(0, len(items), share)]
+        levels, total.levels = total.levels, []
+        running: set[asyncio.Task[Tally]] = set()
+        done: set[asyncio.Task[Tally]] = set()
+        try:
+            while jobs or levels or running:
+                while len(running) < pool.size and (jobs or levels):
+                    if jobs:
+                        job = jobs.pop()
+                    else:
+                        # While there is little to share out, hand it out in small pieces.
+                        share = max(1, min(256, len(levels) // pool.size))
+                        job = (
+                            WALK,
+                            [(path, int(content), fresh) for path, content, fresh in levels[-share:]],
+                            JOB_ENTRIES if len(levels) > 8 else 256,
+                        )
+                        del levels[-share:]
+                    running.add(asyncio.create_task(pool.run(job)))
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    tally = task.result()
+                    levels += tally.levels
+                    tally.levels = []
+                    self._note_links(tally)
+                    self._count(tally)
+                    total.add(tally)  # Full or not, on it goes: a deletion further on makes room.
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, *done, return_exceptions=True)
+
+    async def _in_threads(
+        self, batch: Batch, session: Session, total: Tally, by_path: dict[RelPath, Change], outcome: Outcome
+    ) -> None:
+        if total.full:
+            return
+        loop = asyncio.get_running_loop()
+        tasks: list[asyncio.Future[Tally]] = []
+        large, total.large = total.large, []
+        linked, total.linked = total.linked, []
+        whole = ROOT in by_path and by_path[ROOT].scope is Scope.TREE
+        if not large and not linked:
+            return
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(LARGE_AT_ONCE, "instep-large")
+        # A large file among others would keep their paths busy until it is copied: it gets a batch of its own.
+        alone = {RelPath(path) for path, _ in large} == by_path.keys()
+        places = LARGE_AT_ONCE if alone else 0
+        for path, size in large:
+            change = by_path.get(RelPath(path))
+            wait_s = 0.0
+            if change is None:
+                change = Change(RelPath(path))
+            elif not batch.flushing:
+                wait_s = self._big_wait_s(size, change, batch.now_s)
+            if wait_s > 0 or not places:
+                outcome.postponed.append(Postponed(change, wait_s))
+                continue
+            places -= 1
+            tasks.append(loop.run_in_executor(self._threads, self._bring_large, path))
+        if linked:
+            tasks.append(loop.run_in_executor(self._threads, self._seek_and_link, session, linked, whole))
+        for tally in await asyncio.gather(*tasks):
+            self._count(tally)
+            total.add(tally)
+
+    def _bring_large(self, path: bytes) -> Tally:
+        session = Session(self._source, self._target, self._settings)
+        session.brake = self._brake
+        stretch = Stretch(session)
+        try:
+            stretch.bring(path, Scope.ENTRY, content=True, leave=False)
+        except Cancelled:
+            stretch.tally.failures.append((path, "the copy was interrupted", False))
+        return stretch.finish()
+
+    def _seek_and_link(self, session: Session, linked: list[LinkedName], whole: bool) -> Tally:  # noqa: FBT001
+        """Bring over files with several names, first looking for names that no report has told of."""
+        links = self._links
+        wanted = {(item[1], item[2]): item[3] for item in linked if self._lacks_names(item)}
+        if wanted and not whole:
+            since_s = time.monotonic()
+            if since_s >= self._seek_again_s:
+                for path, inode in seek(self._source, set(wanted)):
+                    links.note(path, inode)
+                now_s = time.monotonic()
+                self._seek_again_s = now_s + SEEK_PAUSE * (now_s - since_s)
+                whole = True
+        if session.brake is None:
+            session = Session(self._source, self._target, self._settings)
+            session.brake = self._brake
+        try:
+            tally = self._bring_links(session, linked)
+        except Cancelled:
+            tally = Tally(failures=[(path, "the copy was interrupted", False) for path, *_ in linked])
+        if whole:
+            for inode, count in wanted.items():
+                links.sought(inode, count)
+        elif wanted:
+            # Looked not long ago: once more when that is no burden.
+            tally.racy += [path for path, device, number, _, _ in linked if (device, number) in wanted]
+        return tally
+
+    def _lacks_names(self, linked: LinkedName) -> bool:
+        """Whether this file has names that no report has told of; what is not its name any more does not count."""
+        _, device, number, count, _ = linked
+        self._links.drop_stale(self._source, (device, number))
+        return self._links.lacks((device, number), count)
+
+    def _bring_links(self, session: Session, linked: Sequence[LinkedName]) -> Tally:
+        groups: dict[tuple[int, int], bool] = {}
+        for _, device, inode, _, content in linked:
+            groups[device, inode] = groups.get((device, inode), False) or content
+        total = Tally()
+        for key, content in groups.items():
+            total.add(bring_linked(session, self._links, key, content=content))
+        return total
+
+    # -- small things -------------------------------------------------------------------------------------------
+
+    def _moved(self, session: Session, stretch: Stretch, batch: Batch, change: Change) -> bool:
+        old = batch.moves.get(change.path) if batch.moves else None
+        if old is None:
+            return False
+        moved = move(session, stretch, old, change.path)
+        if moved and len(self._links):
+            self._links.moved(old, change.path)
+        return moved
+
+    def _walk_now(self, session: Session, tally: Tally) -> bool:
+        """Look into a small new directory at once; False when there is more to it."""
+        top, tally.levels = tally.levels, []
+        todo, entries = list(top), 0
+        while todo:
+            path, content, fresh = todo.pop()
+            entries += count_entries(session, path, NOW_ENTRIES + 1)
+            if entries > NOW_ENTRIES:
+                tally.levels = [*todo, (path, content, fresh)]
+                return False
+            todo += level(session, path, tally, content=content, fresh=fresh)
+        if tally.large:
+            tally.large, tally.levels = [], top  # Found again by whoever walks there next.
+            return False
+        return True
+
+    def _note_links(self, tally: Tally) -> None:
+        for path, device, inode, _, _ in tally.linked:
+            self._links.note(path, (device, inode))
+
+    def _count(self, tally: Tally) -> None:
+        progress = self.progress
+        progress.files += tally.files
+        progress.bytes_copied += tally.bytes_copied
+        progress.entries += tally.compared
+        progress.directories += tally.directories
+
+    def _into(self, outcome: Outcome, tally: Tally, by_path: dict[RelPath, Change]) -> None:
+        outcome.files += tally.files
+        outcome.bytes_copied += tally.bytes_copied
+        outcome.entries += tally.entries
+        outcome.deleted += tally.deleted
+        if tally.full:
+            outcome.full = tally.full
+        for path, reason, hard in tally.failures:
+            change = by_path.get(RelPath(path))
+            if change is None or change.scope is not Scope.TREE:
+                # It may be a directory that was made and could not be filled: the change alone would not look into it.
+                change = Change(RelPath(path), Scope.TREE, content=change is None or change.content)
+            outcome.failures.append(Failure(change, reason, hard))
+        for path in tally.racy:
+            change = by_path.get(RelPath(path)) or Change(RelPath(path))
+            outcome.postponed.append(Postponed(change, RACY_WAIT_S, racy=True))
+
+    def _away(self) -> str | None:
+        """Why the target path does not name the directory that is open any more, if so; a new stat each time."""
+        if self._settings.dry_run:
+            return None
+        try:
+            theirs = os.stat(self._target_path)
+        except OSError as error:
+            return f"the target {os.fsdecode(self._target_path)}: {error.strerror}"
+        if (theirs.st_dev, theirs.st_ino) != self._identity:
+            return f"the target {os.fsdecode(self._target_path)} is another directory than before"
+        return None
+
+    async def _shut(self) -> None:
+        self._brake.stopping = True
+        if self._warm is not None:
+            self._warm.cancel()
+            await asyncio.wait((self._warm,))
+            if not self._warm.cancelled() and (error := self._warm.exception()) is not None:
+                log.error("engine-crashed", exc_info=error, extra=fields(now="what needs workers is tried again"))
+            self._warm = None
+        if self._threads is not None:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+            self._threads = None
+        if self._pool is not None:
+            await self._pool.close()
+            self._pool = None
+        if self._target >= 0:
+            os.close(self._target)
+            self._target = -1
+
+
+def _nowhere() -> int:
+    """An empty directory that no path leads to: stands for the target that a dry run must not make."""
+    path = tempfile.mkdtemp(prefix="instep-")
+    fd = os.open(path, DIRECTORY)
+    os.rmdir(path)
+    return fd

@@ -1,0 +1,216 @@
+"""Hard links: which names in the source are one file.
+
+Only files with more than one name are known here, so memory grows with those alone. What is known is a memory of what
+was once seen: every name is looked at again before it is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import threading
+
+from instep.engines.native.entry import failed
+from instep.engines.native.session import Session, join
+from instep.engines.native.stretch import Stretch
+from instep.engines.native.tally import Tally
+from instep.linux.openat import open_directory
+from instep.model import Scope
+
+Inode = tuple[int, int]
+
+
+class Links:
+    """The names of each multiply linked inode of the source, as far as seen. The loop and one thread share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._names: dict[Inode, set[bytes]] = {}
+        self._inodes: dict[bytes, Inode] = {}
+        self._outside: dict[Inode, int] = {}  # looked for all over the source in vain, when it had so many names
+
+    def __len__(self) -> int:
+        return len(self._inodes)
+
+    def note(self, path: bytes, inode: Inode) -> None:
+        """This name is one of this inode's."""
+        with self._lock:
+            known = self._inodes.get(path)
+            if known == inode:
+                return
+            if known is not None:
+                self.forget(path)
+            self._inodes[path] = inode
+            self._names.setdefault(inode, set()).add(path)
+
+    def forget(self, path: bytes) -> None:
+        """This name is none of a multiply linked file any more."""
+        with self._lock:
+            inode = self._inodes.pop(path, None)
+            if inode is not None:
+                names = self._names[inode]
+                names.discard(path)
+                if not names:
+                    del self._names[inode]
+                    self._outside.pop(inode, None)
+
+    def drop_stale(self, source: int, inode: Inode) -> None:
+        """Look at each of its names again, and forget those that are something else, or gone."""
+        for path in self.names(inode):
+            if not _is(source, path, inode):
+                self.forget(path)
+
+    def lacks(self, inode: Inode, count: int) -> bool:
+        """Whether it has names that were neither seen nor looked for."""
+        return len(self._names.get(inode, ())) < count and self._outside.get(inode) != count
+
+    def sought(self, inode: Inode, count: int) -> None:
+        """The whole source was searched; names still unknown are outside of it."""
+        if len(self._names.get(inode, ())) < count:
+            self._outside[inode] = count
+
+    def names(self, inode: Inode) -> list[bytes]:
+        """The names seen so far, in a stable order."""
+        with self._lock:
+            return sorted(self._names.get(inode, ()))
+
+    def moved(self, old: bytes, new: bytes) -> None:
+        """A name or directory was renamed in the source."""
+        below = old + b"/"
+        with self._lock:
+            moved = [item for item in self._inodes.items() if item[0] == old or item[0].startswith(below)]
+            for path, inode in moved:
+                self.forget(path)
+                self.note(new + path[len(old) :], inode)
+
+
+def seek(source: int, wanted: set[Inode]) -> list[tuple[bytes, Inode]]:
+    """All names of these inodes below the source; reads every directory (8 us each), so it belongs in a thread.
+
+    A file that gets a second name is reported under the new one only; the first, never written since, is found here.
+    """
+    numbers = {inode for _, inode in wanted}
+    found: list[tuple[bytes, Inode]] = []
+    todo = [b""]
+    while todo:
+        path = todo.pop()
+        try:
+            fd = open_directory(source, path)
+        except OSError:
+            continue  # Gone or unreadable: what is there cannot be brought over anyway.
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(join(path, entry.name))
+                    elif entry.inode() in numbers:
+                        with contextlib.suppress(FileNotFoundError):
+                            info = entry.stat(follow_symlinks=False)
+                            if (info.st_dev, info.st_ino) in wanted:
+                                found.append((join(path, entry.name), (info.st_dev, info.st_ino)))
+        finally:
+            os.close(fd)
+    return found
+
+
+def bring_linked(session: Session, links: Links, inode: Inode, *, content: bool) -> Tally:
+    """Make all known names of one inode one file at the target too, with the right content.
+
+    Args:
+        session: Both roots.
+        links: What is known. Stale names are dropped from it: while others were looked for, some may have gone.
+        inode: Device and inode in the source.
+        content: Whether the content may have been touched.
+    """
+    stretch = Stretch(session)
+    try:
+        links.drop_stale(session.source, inode)
+        names = links.names(inode)
+        if not names:
+            return stretch.finish()
+        # Lead with a name that the target already has, so that as little as possible is written.
+        leader = next((path for path in names if _look(stretch, path) is not None), names[0])
+        stretch.bring(leader, Scope.ENTRY, content=content, leave=False)
+        leading = _look(stretch, leader)
+        if stretch.tally.failures or (leading is None and not session.settings.dry_run):
+            return stretch.finish()
+        for path in names:
+            if path != leader:
+                _link(session, stretch, leader, path, leading)
+                if not _is(session.source, path, inode):
+                    # Gone since it was looked at; whoever works on that report may have been here before us.
+                    stretch.tally.racy.append(path)
+        return stretch.finish()
+    finally:
+        stretch.directories.close()
+
+
+def _is(source: int, path: bytes, inode: Inode) -> bool:
+    """Whether this name of the source is one of this inode's now."""
+    parent, _, name = path.rpartition(b"/")
+    try:
+        fd = open_directory(source, parent) if parent else source
+        try:
+            info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        finally:
+            if parent:
+                os.close(fd)
+    except OSError:
+        return False
+    return stat.S_ISREG(info.st_mode) and (info.st_dev, info.st_ino) == inode
+
+
+def _look(stretch: Stretch, path: bytes) -> os.stat_result | None:
+    parent, _, name = path.rpartition(b"/")
+    try:
+        return os.stat(name, dir_fd=stretch.directories.target(parent), follow_symlinks=False)
+    except OSError:
+        return None
+
+
+def _link(session: Session, stretch: Stretch, leader: bytes, path: bytes, leading: os.stat_result | None) -> None:
+    there = _look(stretch, path)
+    if there is not None and leading is not None and (there.st_dev, there.st_ino) == (leading.st_dev, leading.st_ino):
+        return
+    tally = stretch.tally
+    if session.settings.dry_run:
+        tally.planned.append(f"link {os.fsdecode(path)} to {os.fsdecode(leader)}")
+        return
+    parent, _, name = path.rpartition(b"/")
+    leader_parent, _, leader_name = leader.rpartition(b"/")
+    temporary = session.temporary()
+    try:
+        target = stretch.directories.target(parent)
+        stretch.open_up(parent, target)
+        os.link(
+            leader_name,
+            temporary,
+            src_dir_fd=stretch.directories.target(leader_parent),
+            dst_dir_fd=target,
+            follow_symlinks=False,
+        )
+        try:
+            os.rename(temporary, name, src_dir_fd=target, dst_dir_fd=target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=target)
+            raise
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            # The directory is not at the target yet; when it comes, so does this name.
+            stretch.bring(path, Scope.ENTRY, content=True, leave=False)
+            return
+        if error.errno is not None and _cannot_link(error.errno):
+            stretch.bring(path, Scope.ENTRY, content=True, leave=False)
+            return
+        failed(tally, path, error, "cannot link")
+        return
+    tally.entries += 1
+    stretch.touch(parent)
+
+
+def _cannot_link(number: int) -> bool:
+    """Different file systems at the target, a full inode, or a file system without links: two files then."""
+    return number in (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP, errno.EISDIR)

@@ -1,0 +1,134 @@
+"""Small plain files, in as few steps as there can be: nearly all of what a mirror ever does.
+
+``put`` writes one file from an open source. ``express`` is the whole road of a single live change, from path to rename;
+whatever is out of the ordinary makes it step back before it has touched anything, and ``Stretch`` takes the long road.
+A process that slept finds its caches cold, so each call left out counts several times over (measured: 60 us warm,
+400 us cold for the long road).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+
+from instep.engines.native.attributes import Attributes
+from instep.engines.native.content import SMALL_BYTES
+from instep.engines.native.session import Session
+from instep.linux.openat import open_directory
+
+# NONBLOCK: a fifo put there meanwhile must not hang us.
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_KIND_AND_SPECIAL = 0o170000 | stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
+
+
+def is_plain(info: os.stat_result) -> bool:
+    """Whether this is a regular file with one name, small, without holes and without set-id bits."""
+    return (
+        info.st_mode & _KIND_AND_SPECIAL == stat.S_IFREG
+        and info.st_nlink == 1
+        and info.st_size < SMALL_BYTES
+        and info.st_blocks * 512 >= info.st_size
+    )
+
+
+def put(
+    attributes: Attributes, opened: int, info: os.stat_result, target: int, name: str | bytes, *, as_made: bool = False
+) -> bool:
+    """Make the new file ``name`` in ``target`` with content and attributes of ``opened``, which is plain.
+
+    Args:
+        attributes: What to keep.
+        opened: The source, just opened.
+        info: Its fstat.
+        target: The directory.
+        name: A name that is free there.
+        as_made: A file made there by us has the right owner and mode, and inherits no ACL.
+
+    Returns:
+        False when the source changed meanwhile: then there is no such file.
+
+    Raises:
+        OSError: it cannot be read or written; then there is no such file either.
+    """
+    size = info.st_size
+    data = os.read(opened, size + 1)
+    if len(data) != size:
+        return False
+    made = os.open(name, WRITE, info.st_mode & 0o777 if info.st_uid == attributes.uid else 0o600, dir_fd=target)
+    try:
+        try:
+            if size and os.write(made, data) != size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # what a short write means
+            if as_made and not attributes.has_xattrs(opened):
+                os.utime(made, ns=(info.st_atime_ns, info.st_mtime_ns))
+            else:
+                attributes.to_file(opened, made, info, None)
+        finally:
+            os.close(made)
+        after = os.fstat(opened)
+        if after.st_ctime_ns == info.st_ctime_ns and after.st_size == size:
+            return True
+        os.unlink(name, dir_fd=target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=target)
+        raise
+    return False
+
+
+def express(session: Session, path: bytes) -> int:
+    """Bring one changed small file over at once; the bytes copied, or -1 when it has to go the long road.
+
+    -1 means that nothing was done, errors included: the long road meets them again and tells them apart.
+    """
+    parent, _, name = path.rpartition(b"/")
+    try:
+        if not parent:
+            return _express(session, session.source, session.target, name)
+        source = open_directory(session.source, parent)
+        try:
+            target = open_directory(session.target, parent)
+            try:
+                return _express(session, source, target, name)
+            finally:
+                os.close(target)
+        finally:
+            os.close(source)
+    except OSError:
+        return -1
+
+
+def _express(session: Session, source: int, target: int, name: bytes) -> int:
+    if not is_plain(os.stat(name, dir_fd=source, follow_symlinks=False)):
+        return -1
+    opened = os.open(name, READ, dir_fd=source)
+    try:
+        info = os.fstat(opened)
+        if not is_plain(info):
+            return -1
+        try:
+            theirs = os.stat(name, dir_fd=target, follow_symlinks=False)
+        except FileNotFoundError:
+            pass
+        else:
+            if theirs.st_mode & 0o170000 != stat.S_IFREG or (
+                theirs.st_mtime_ns == info.st_mtime_ns and theirs.st_size == info.st_size
+            ):
+                return -1  # Most likely brought over already: comparing is cheaper, and keeps the inode.
+        temporary = session.temporary()
+        if not put(session.attributes, opened, info, target, temporary):
+            return -1
+        try:
+            os.rename(temporary, name, src_dir_fd=target, dst_dir_fd=target)
+        except OSError:
+            os.unlink(temporary, dir_fd=target)
+            return -1
+    finally:
+        os.close(opened)
+    above = os.fstat(source)
+    os.utime(target, ns=(above.st_atime_ns, above.st_mtime_ns))
+    return info.st_size

@@ -1,0 +1,251 @@
+"""Comparing directories level by level: the road of the first sync, of new directories, and of every doubt.
+
+One level is one directory: its entries are brought in step, what the source no longer has is removed, its own
+attributes are set last (a directory's time changes with every entry). Its subdirectories are levels of their own, so
+the work can be cut anywhere and handed to whoever is free.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+from collections.abc import Iterable
+
+from instep.core.reconcile import Step, step
+from instep.engines.native.entry import RACED, Brought, bring, failed, reconcile
+from instep.engines.native.fresh import Filler, Hidden
+from instep.engines.native.remove import remove
+from instep.engines.native.session import Session, join, reason_of
+from instep.engines.native.tally import Tally
+from instep.linux.openat import open_directory
+from instep.model import TEMPORARY_PREFIX
+
+_TEMPORARY = os.fsdecode(TEMPORARY_PREFIX)
+_VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+def walk(
+    session: Session, levels: list[tuple[bytes, bool, bool]], tally: Tally, *, entries_max: int, deep: bool = True
+) -> None:
+    """Work off ``levels`` (path, content, fresh), depth first; what is over ``entries_max`` is left in the tally.
+
+    Args:
+        session: Both roots.
+        levels: Directories; consumed. ``content``: compare content even where size and time agree. ``fresh``: the
+            target's directory was made just now, so there is nothing to compare with.
+        tally: Takes counts, failures and leftovers.
+        entries_max: Stop between two directories once so many entries were looked at.
+        deep: Also walk the subdirectories found.
+    """
+    limit = tally.compared + entries_max
+    while levels:
+        if tally.compared >= limit:
+            tally.levels += levels
+            levels.clear()
+            return
+        path, content, fresh = levels.pop()
+        found = level(session, path, tally, content=content, fresh=fresh)
+        if deep:
+            levels += found
+
+
+def count_entries(session: Session, path: bytes, most: int) -> int:
+    """How many entries the source directory has, counted up to ``most``; 0 when it cannot be read."""
+    try:
+        fd = open_directory(session.source, path)
+    except OSError:
+        return 0
+    try:
+        with os.scandir(fd) as entries:
+            return sum(1 for _ in itertools.islice(entries, most))
+    except OSError:
+        return 0
+    finally:
+        os.close(fd)
+
+
+def level(session: Session, path: bytes, tally: Tally, *, content: bool, fresh: bool) -> list[tuple[bytes, bool, bool]]:
+    """Bring one directory in step; returns its subdirectories as levels."""
+    tally.directories += 1
+    try:
+        source = open_directory(session.source, path)
+    except OSError as error:
+        if error.errno not in _VANISHED:
+            tally.failures.append((path, reason_of(error, "cannot read the source directory"), False))
+        return []  # Vanished meanwhile: its own report, or its parent's, says so.
+    target = -1
+    try:
+        elsewhere = session.settings.one_file_system and os.fstat(source).st_dev != session.device
+        if fresh and path and not elsewhere and not session.settings.dry_run and session.brake is None:
+            hidden = _fill(session, source, path, tally, content=content)
+            if hidden is not None:
+                return hidden
+            fresh = False
+        try:
+            target = open_directory(session.target, path)
+        except OSError as error:
+            if session.settings.dry_run and error.errno in _VANISHED:
+                planned: list[tuple[bytes, bool, bool]] = []
+                _level(session, source, -1, path, tally, planned, content=content, fresh=True)
+                return planned
+            tally.failures.append((path, reason_of(error, "cannot open the target directory"), False))
+            return []
+        below: list[tuple[bytes, bool, bool]] = []
+        try:
+            if not elsewhere:
+                _level(session, source, target, path, tally, below, content=content, fresh=fresh)
+            if not session.settings.dry_run:
+                session.attributes.to_existing(source, target, os.fstat(source), os.fstat(target))
+        except OSError as error:
+            failed(tally, path, error, "cannot bring the directory in step")
+        return below
+    finally:
+        os.close(source)
+        if target >= 0:
+            os.close(target)
+
+
+def _fill(
+    session: Session, source: int, path: bytes, tally: Tally, *, content: bool
+) -> list[tuple[bytes, bool, bool]] | None:
+    """Fill a directory that was made just now out of sight; None when that is not possible here."""
+    try:
+        hidden = Hidden(session, path)
+    except OSError:
+        return None
+    try:
+        below: list[tuple[bytes, bool, bool]] = []
+        _level(session, source, hidden.fd, path, tally, below, content=content, fresh=True, hidden=True)
+        session.attributes.to_existing(source, hidden.fd, os.fstat(source), os.fstat(hidden.fd))
+        return below if hidden.show() else None
+    except OSError:
+        return None
+    finally:
+        hidden.close()
+
+
+def _level(
+    session: Session,
+    source: int,
+    target: int,
+    path: bytes,
+    tally: Tally,
+    below: list[tuple[bytes, bool, bool]],
+    *,
+    content: bool,
+    fresh: bool,
+    hidden: bool = False,
+) -> None:
+    settings, attributes = session.settings, session.attributes
+    present: dict[str, os.DirEntry[str]] = {}
+    if not fresh:
+        with os.scandir(target) as entries:
+            present = {entry.name: entry for entry in entries}
+    if not attributes.is_root and not settings.dry_run and os.fstat(target).st_mode & 0o300 != 0o300:
+        os.fchmod(target, 0o700)  # An ordinary user needs it open; the source's mode is set again below.
+    look_at_xattrs = attributes.looks_at_xattrs
+    filters_nothing = session.filters_nothing
+    filler = Filler(session, source, target) if hidden else None
+    source_base, target_base = f"/proc/self/fd/{source}/", f"/proc/self/fd/{target}/"
+    with os.scandir(source) as entries:
+        listed: Iterable[os.DirEntry[str]] = entries
+        if present:
+            # What is too much goes first: on a full target it may make room for what comes.
+            listed = list(entries)
+            extra = present.keys() - {entry.name for entry in listed}
+            if extra:
+                _remove_extra(session, target, path, {name: present.pop(name) for name in extra}, tally)
+        for entry in listed:
+            name = entry.name
+            if filler is not None and entry.is_file(follow_symlinks=False):
+                if (not filters_nothing or name.startswith(_TEMPORARY)) and session.excludes(
+                    path, os.fsencode(name), is_dir=False
+                ):
+                    continue
+                try:
+                    if filler.copy(name, tally):
+                        tally.compared += 1
+                        continue
+                except OSError:
+                    pass  # Tried once more below, where errors are told apart.
+            try:
+                ours = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # Gone since it was listed; what the target has of it goes below.
+            except OSError as error:
+                present.pop(name, None)
+                failed(tally, join(path, name), error, "cannot read the source")
+                continue
+            is_dir = stat.S_ISDIR(ours.st_mode)
+            if (not filters_nothing or name.startswith(_TEMPORARY)) and session.excludes(
+                path, os.fsencode(name), is_dir=is_dir
+            ):
+                continue
+            there = present.pop(name, None)
+            theirs: os.stat_result | None = None
+            if there is not None:
+                try:
+                    theirs = there.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    theirs = None
+                if theirs is not None and not is_dir and step(ours, theirs, content=content) is Step.KEEP:
+                    tally.compared += 1
+                    if ours.st_nlink > 1 and settings.preserve.hard_links:
+                        tally.linked.append((join(path, name), ours.st_dev, ours.st_ino, ours.st_nlink, False))
+                    if look_at_xattrs:
+                        try:
+                            differ = attributes.xattrs_differ(source_base + name, target_base + name)
+                        except OSError:
+                            differ = True  # Changed just now: the long way tells errors apart.
+                        if differ:
+                            _bring(session, source, target, path, name, ours, theirs, tally, content=True)
+                    continue
+            brought = _bring(session, source, target, path, name, ours, theirs, tally, content=content)
+            if brought is Brought.DIRECTORY:
+                below.append((join(path, name), content, False))
+            elif brought is Brought.NEW_DIRECTORY:
+                below.append((join(path, name), content, True))
+    if present:
+        _remove_extra(session, target, path, present, tally)
+
+
+def _bring(
+    session: Session,
+    source: int,
+    target: int,
+    path: bytes,
+    name: str,
+    ours: os.stat_result,
+    theirs: os.stat_result | None,
+    tally: Tally,
+    *,
+    content: bool,
+) -> Brought:
+    whole = join(path, name)
+    try:
+        return reconcile(session, source, target, whole, name, ours, theirs, tally, content=content, leave=True)
+    except OSError as error:
+        if error.errno not in RACED:
+            return failed(tally, whole, error, "cannot bring over")
+        # Not what it was when it was listed (another worker may be at it too): look again.
+        return bring(session, source, target, whole, name, tally, content=content)
+
+
+def _remove_extra(
+    session: Session, target: int, path: bytes, present: dict[str, os.DirEntry[str]], tally: Tally
+) -> None:
+    settings = session.settings
+    for name, entry in present.items():
+        encoded = os.fsencode(name)
+        try:
+            is_dir = entry.is_dir(follow_symlinks=False)
+        except OSError:
+            continue
+        if not session.is_stale_temporary(encoded):
+            if not settings.delete:
+                continue
+            if session.excludes(path, encoded, is_dir=is_dir) and not settings.delete_excluded:
+                continue
+        remove(session, target, join(path, encoded), name, tally, is_dir=is_dir)

@@ -1,0 +1,124 @@
+"""Hard links of the source: which names are one file.
+
+A write through one name changes the others, and no monitor but polling reports those. rsync joins and writes only the
+names that one run lists, and leaves two files behind where one name alone is listed. So all names go together.
+
+Only files with more than one name are known here. What is known is a memory: rsync looks at every name again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Container, Iterable, Iterator
+
+from instep.linux.openat import open_directory
+
+Inode = tuple[int, int]
+
+
+class Links:
+    """The names of the multiply linked files of the source, as far as seen; used by one thread."""
+
+    def __init__(self) -> None:
+        self._names: dict[Inode, set[bytes]] = {}
+        self._inodes: dict[bytes, Inode] = {}
+        self._sought: dict[Inode, int] = {}
+
+    def note(self, path: bytes, inode: Inode) -> None:
+        """This name is one of this file's."""
+        if self._inodes.get(path) != inode:
+            self.forget(path)
+            self._inodes[path] = inode
+            self._names.setdefault(inode, set()).add(path)
+
+    def forget(self, path: bytes) -> Inode | None:
+        """This name is none of a multiply linked file any more; the file that it was."""
+        inode = self._inodes.pop(path, None)
+        if inode is not None:
+            names = self._names[inode]
+            names.discard(path)
+            if not names:
+                del self._names[inode]
+                self._sought.pop(inode, None)
+        return inode
+
+    def below(self, tops: Container[bytes]) -> set[Inode]:
+        """The files with a name below one of these directories."""
+        return {inode for path, inode in self._inodes.items() if _is_below(path, tops)}
+
+    def names(self, root: int, inode: Inode) -> list[bytes]:
+        """The other names seen that still are this file's."""
+        for path in list(self._names.get(inode, ())):
+            if _inode(root, path) != inode:
+                self.forget(path)
+        return sorted(self._names.get(inode, ()))
+
+    def lacks(self, inode: Inode, count: int) -> bool:
+        """Whether it has names that were neither seen nor looked for."""
+        return len(self._names.get(inode, ())) < count and self._sought.get(inode) != count
+
+    def sought(self, inode: Inode, count: int) -> None:
+        """The whole source was searched while it had so many names; those still unknown are outside."""
+        if inode in self._names:
+            self._sought[inode] = count
+
+    def __bool__(self) -> bool:
+        return bool(self._inodes)
+
+
+def _is_below(path: bytes, tops: Container[bytes]) -> bool:
+    while path:
+        path = path.rpartition(b"/")[0]
+        if path in tops:
+            return True
+    return False
+
+
+def _inode(root: int, path: bytes) -> Inode | None:
+    parent, _, name = path.rpartition(b"/")
+    try:
+        fd = open_directory(root, parent)
+    except OSError:
+        return None
+    try:
+        info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return (info.st_dev, info.st_ino)
+
+
+def linked_below(root: int, tops: Iterable[bytes]) -> list[tuple[bytes, Inode]]:
+    """Every name of a multiply linked file at or below these; about 3 us for each entry, so it belongs in a thread."""
+    return list(_linked_below(root, tops))
+
+
+def _linked_below(root: int, tops: Iterable[bytes]) -> Iterator[tuple[bytes, Inode]]:
+    todo = list(tops)
+    while todo:
+        path = todo.pop()
+        try:
+            fd = open_directory(root, path)
+        except OSError:
+            continue  # No directory, gone or unreadable: what is there is no file that could be written below it.
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(_join(path, entry.name))
+                    elif entry.is_file(follow_symlinks=False):
+                        with contextlib.suppress(OSError):
+                            info = entry.stat(follow_symlinks=False)
+                            if info.st_nlink > 1 and stat.S_ISREG(info.st_mode):
+                                yield _join(path, entry.name), (info.st_dev, info.st_ino)
+        except OSError:
+            continue
+        finally:
+            os.close(fd)
+
+
+def _join(directory: bytes, name: str) -> bytes:
+    return directory + b"/" + os.fsencode(name) if directory else os.fsencode(name)

@@ -1,0 +1,270 @@
+"""One rsync process: started, fed its list, read while it runs, waited for.
+
+Facts: rsync local needs 47 ms until it has exited, 7 ms until the data is there. A memory file as standard input needs
+no feeding; reading it byte by byte, as rsync does, costs what a pipe costs. The ssh master that a first run leaves
+behind may hold the standard error open (OpenSSH before 8.5), so the exit is waited for, not the end of the pipes.
+``asyncio``'s own child watcher starts a thread for each child before Python 3.12; a pidfd (Linux 5.3) needs none.
+A file that becomes a FIFO between rsync's list and its open(2) holds the sender for ever, and no ``--timeout`` ends
+that (measured, 3.5.0). Its handler for SIGCHLD is set without SA_RESTART: the signal breaks such an open(2) off with
+EINTR, rsync says so and goes on with the next file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, NamedTuple, Self
+
+STDERR_BYTES = 1 << 18
+"""So much of the standard error is kept at its start; the last bytes, which name the reason, are always kept."""
+
+PIPE_BYTES = 1 << 18
+REST_S = 0.02
+"""Four thousand lines fit into the pipe; rsync makes 60,000 in a second at the very best."""
+
+F_SETPIPE_SZ = 1031
+"""fcntl(2); ``fcntl.F_SETPIPE_SZ`` only since Python 3.10, and only on Linux."""
+
+_CHUNK_BYTES = 1 << 18
+LOOK_S = 0.5
+"""So often a long run is looked at for hanging at a FIFO."""
+
+PATIENCE_S = 5.0
+"""How long a process that was asked to end may take before it is killed."""
+
+
+class Exit(NamedTuple):
+    """How it ended."""
+
+    status: int
+    """The exit status; negative: the signal that killed it."""
+    stderr: bytes
+
+
+async def run(
+    argv: Sequence[bytes], *, directory: bytes | None, listing: bytes, on_line: Callable[[bytes], None]
+) -> Exit:
+    """Run a program to its end. When cancelled, the program is ended first.
+
+    Args:
+        argv: program with its arguments.
+        directory: where to run it; may be a magic link below /proc/self/fd.
+        listing: its standard input.
+        on_line: called with each line of its standard output, without the LF, in the loop's thread.
+    """
+    with _memory_file(listing) as stdin:
+        # Its own session: an interrupt typed at the terminal is for the daemon alone, which then ends its children.
+        process = subprocess.Popen(  # noqa: ASYNC220  # vfork and exec: 1 ms; a thread would cost more
+            argv,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=directory,
+            env={**os.environb, b"LC_ALL": b"C"},
+            start_new_session=True,
+            bufsize=0,
+        )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    lines, errors = _Lines(on_line), _HeadAndTail()
+    with _Reader(process.stdout.fileno(), lines.feed) as out, _Reader(process.stderr.fileno(), errors.feed) as err:
+        try:
+            with _Freer(process.pid):
+                await _exited(process)
+            if process.returncode < 0:
+                await _end(process, err)
+        except BaseException:
+            await _end(process, err)
+            raise
+        finally:
+            out.drain()
+            err.drain()
+            process.stdout.close()
+            process.stderr.close()
+    lines.close()
+    return Exit(process.returncode, errors.value())
+
+
+@contextlib.contextmanager
+def _memory_file(content: bytes) -> Iterator[int]:
+    with _anonymous() as file:
+        file.write(content)
+        file.seek(0)
+        yield file.fileno()
+
+
+def _anonymous() -> IO[bytes]:
+    try:
+        return os.fdopen(os.memfd_create("instep-list", os.MFD_CLOEXEC), "w+b")
+    except (AttributeError, OSError):
+        return tempfile.TemporaryFile()
+
+
+async def _exited(process: subprocess.Popen[bytes]) -> None:
+    """Wait without a thread where the kernel allows."""
+    loop = asyncio.get_running_loop()
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):
+        # Shielded: a cancelled wait must not leave a thread that reaps the child behind our back.
+        await asyncio.shield(loop.run_in_executor(None, process.wait))
+        return
+    gone = loop.create_future()
+
+    def note() -> None:
+        loop.remove_reader(pidfd)
+        if not gone.done():
+            gone.set_result(None)
+
+    loop.add_reader(pidfd, note)
+    try:
+        await gone
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+    process.wait()
+
+
+class _Freer:
+    """Frees a process that hangs at a FIFO; it is this very process that reads the source."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> None:
+        self._timer = self._loop.call_later(LOOK_S, self._look)
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        with contextlib.suppress(OSError), open(f"/proc/{self._pid}/wchan", "rb") as file:
+            if file.read() in (b"wait_for_partner", b"fifo_open"):
+                os.kill(self._pid, signal.SIGCHLD)
+        self._timer = self._loop.call_later(LOOK_S, self._look)
+
+
+async def _end(process: subprocess.Popen[bytes], err: _Reader) -> None:
+    """End it with all it started: a half left alive could put an old file over what the next run brings.
+
+    rsync removes its temporary files when asked politely. Its processes all hold the standard error, so the end of
+    that tells that they are gone; where an old ssh master holds it as well, patience ends the wait.
+    """
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(_exited(process), PATIENCE_S)
+    until_s = asyncio.get_running_loop().time() + PATIENCE_S
+    while process.returncode is not None and not err.drained():
+        if asyncio.get_running_loop().time() > until_s:
+            break
+        await asyncio.sleep(0.005)
+    else:
+        if process.returncode is not None:
+            return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+class _Reader:
+    """Reads one pipe, a good deal at a time: rsync writes line by line, and to wake for each costs more than rsync."""
+
+    def __init__(self, fd: int, feed: Callable[[bytes], None]) -> None:
+        self._fd = fd
+        self._feed = feed
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended = False
+
+    def __enter__(self) -> Self:
+        os.set_blocking(self._fd, False)
+        with contextlib.suppress(OSError):  # EPERM past /proc/sys/fs/pipe-user-pages-soft: then it stays 64 KiB
+            fcntl.fcntl(self._fd, F_SETPIPE_SZ, PIPE_BYTES)
+        self._loop.add_reader(self._fd, self._ready)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.drain()
+
+    def _ready(self) -> None:
+        """Take what is there, then look away for a while."""
+        self._loop.remove_reader(self._fd)
+        if self._take():
+            self._timer = self._loop.call_later(REST_S, self._loop.add_reader, self._fd, self._ready)
+
+    def _take(self) -> bool:
+        """Read all there is; False at the end of the stream."""
+        while True:
+            try:
+                data = os.read(self._fd, _CHUNK_BYTES)
+            except BlockingIOError:
+                return True
+            if not data:
+                self._ended = True
+                return False
+            self._feed(data)
+            if len(data) < _CHUNK_BYTES:
+                return True
+
+    def drained(self) -> bool:
+        """Whether the last holder of the other end has let go of it; takes what is there."""
+        return self._ended or not self._take()
+
+    def drain(self) -> None:
+        """Take what is left and stop reading."""
+        if self._fd < 0:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self._fd)
+        while True:
+            try:
+                data = os.read(self._fd, _CHUNK_BYTES)
+            except BlockingIOError:
+                break
+            if not data:
+                break
+            self._feed(data)
+        self._fd = -1
+
+
+class _Lines:
+    """Cuts a stream into lines."""
+
+    def __init__(self, on_line: Callable[[bytes], None]) -> None:
+        self._on_line = on_line
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._on_line(line)
+
+    def close(self) -> None:
+        if self._rest:
+            self._on_line(self._rest)
+            self._rest = b""
+
+
+class _HeadAndTail:
+    """Keeps the start and the end of a stream."""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._tail = b""
+
+    def feed(self, data: bytes) -> None:
+        room = STDERR_BYTES - len(self._head)
+        self._head += data[:room]
+        self._tail = (self._tail + data[room:])[-STDERR_BYTES:]
+
+    def value(self) -> bytes:
+        return self._head + self._tail

@@ -1,0 +1,173 @@
+"""The values that travel through instep, from the kernel's report to the target's outcome.
+
+Nothing of ours is imported here, and nothing here does I/O. Paths are bytes: names on disk need not be
+valid text. Times that end in ``_s`` are seconds on a monotonic clock, unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, NewType
+
+RelPath = NewType("RelPath", bytes)
+"""A path below the source root: no leading, trailing or doubled slash; ``b""`` is the root itself."""
+
+ROOT = RelPath(b"")
+
+TEMPORARY_PREFIX = b".instep-"
+TEMPORARY_SUFFIX = b".tmp"
+
+
+def is_temporary(name: bytes) -> bool:
+    """True for the last component of a name that instep itself makes while it writes; such names never sync."""
+    return name.startswith(TEMPORARY_PREFIX) and name.endswith(TEMPORARY_SUFFIX)
+
+
+class Scope(enum.IntEnum):
+    """How much has to be looked at again; a larger value includes the smaller ones."""
+
+    ENTRY = 0
+    """This one name: what it is now, or that it is gone (then with everything that was below it)."""
+    LIST = 1
+    """The names in this directory: what the source no longer has must go, what is new must come."""
+    TREE = 2
+    """Everything at and below this name."""
+
+
+class Report(NamedTuple):
+    """What a monitor says: look at this path again. States a fact about *where*, never about *what*.
+
+    A report may name something already gone or not yet there. The source is read when the path is synced, so
+    reports need no order among themselves; only ``moved_from`` and ``content`` are hints, and both are dropped
+    whenever in doubt.
+    """
+
+    path: RelPath
+    scope: Scope = Scope.ENTRY
+    content: bool = True
+    """False only when the kernel said that nothing but attributes (mode, owner, times, xattrs) changed, or for a
+    whole comparison in which equal size and time may be believed (start-up, overflow)."""
+    is_dir: bool = False
+    """Whether the kernel called it a directory. A hint for the filter."""
+    moved_from: RelPath | None = None
+    """The name it had before, when the kernel paired both ends. Reports the old name as well: one report stands for
+    both."""
+
+
+class Change:
+    """One dirty path in the change log; made and merged by the log alone."""
+
+    __slots__ = ("clean_for", "content", "due_s", "first_s", "is_dir", "last_s", "moved_from", "path", "scope", "seq")
+
+    def __init__(
+        self,
+        path: RelPath,
+        scope: Scope = Scope.ENTRY,
+        *,
+        content: bool = True,
+        is_dir: bool = False,
+        now_s: float = 0.0,
+    ) -> None:
+        self.path = path
+        self.scope = scope
+        self.content = content
+        self.is_dir = is_dir
+        self.moved_from: RelPath | None = None
+        self.clean_for = 0  # bit n set: for cursor n nothing was pending under moved_from when the move was noted
+        self.seq = -1
+        self.first_s = now_s
+        self.last_s = now_s
+        self.due_s = now_s
+
+    def __repr__(self) -> str:
+        moved = f" from {self.moved_from!r}" if self.moved_from is not None else ""
+        return f"<{self.scope.name} {self.path!r}{moved}{'' if self.content else ' attributes'} #{self.seq}>"
+
+
+@dataclass(slots=True)  # not frozen: that costs 2 us, and one is made for every change
+class Batch:
+    """What is due now for one target. No path in it lies below a TREE of the same batch that covers it."""
+
+    changes: tuple[Change, ...]
+    now_s: float
+    flushing: bool = False
+    """The daemon is about to stop: big files are not put off any more."""
+    moves: Mapping[RelPath, RelPath] = field(default_factory=dict)
+    """New name -> old name, for changes that may be done as a rename: this target is known to hold under the old name
+    what the source held there before it was moved. An engine may ignore them: both names are dirty anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One path that could not be brought over this time; it is tried again with backoff."""
+
+    change: Change
+    reason: str
+    """Operator's words: what failed on which side, with the system's own text."""
+    hard: bool = False
+    """A retry is not expected to help (name too long, not permitted): still retried, at the slowest pace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """One path to look at again after ``wait_s``: a big file that has not rested, or one that changed while read."""
+
+    change: Change
+    wait_s: float
+    racy: bool = False
+    """The copy at the target is whole, but the source changed while it was read."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a batch. Every change that is not named in it is done (or had vanished, which is as good)."""
+
+    failures: list[Failure] = field(default_factory=list)
+    postponed: list[Postponed] = field(default_factory=list)
+    away: str | None = None
+    """Why the whole target cannot be served now. Then nothing of the batch counts as done."""
+    full: str | None = None
+    """The target has no space (or quota) left. Then nothing of the batch counts as done."""
+    files: int = 0
+    """Regular files whose content was brought over."""
+    bytes_copied: int = 0
+    entries: int = 0
+    """Everything created, changed or renamed, files included."""
+    deleted: int = 0
+
+    def add(self, other: Outcome) -> None:
+        """Fold the outcome of another part of the same batch into this one."""
+        self.failures += other.failures
+        self.postponed += other.postponed
+        self.away = self.away or other.away
+        self.full = self.full or other.full
+        self.files += other.files
+        self.bytes_copied += other.bytes_copied
+        self.entries += other.entries
+        self.deleted += other.deleted
+
+
+@dataclass(slots=True)
+class Progress:
+    """Running totals of an engine's work, read by the progress bar; the engine only ever adds to them."""
+
+    files: int = 0
+    bytes_copied: int = 0
+    entries: int = 0
+    """Entries compared or brought over."""
+    directories: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorStatus:
+    """What a monitor can say of itself for the status report."""
+
+    watches: int
+    """Kernel watches or marks held."""
+    events: int
+    """Kernel events read since start."""
+    overflows: int
+    trouble: tuple[str, ...] = ()
+    """What is not watched now, and why; empty when all is well."""

@@ -1,0 +1,51 @@
+"""Learning of mounts that come and go below a root, which inotify is silent about.
+
+Facts: see ``instep.linux.mounts``. Asking a descriptor whether the table has changed clears the answer, for that open
+file. So one is for waiting, where a nested epoll may ask at any time, and another is asked by us alone.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from instep.linux.mounts import MOUNTINFO, read_mounts
+from instep.model import RelPath
+
+
+class MountWatch:
+    """The mount points below a directory that is held open."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._waiting = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
+        self._asked = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._asked, select.POLLPRI)
+        self._poll.poll(0)
+        self._known = self._below()
+
+    def fileno(self) -> int:
+        """To wait for, with EPOLLPRI."""
+        return self._waiting
+
+    def changed(self) -> set[RelPath]:
+        """The mount points, relative to the root, where something was mounted or unmounted since the last call."""
+        if not self._poll.poll(0):
+            return set()
+        before, self._known = self._known, self._below()
+        return {point for _, point in before ^ self._known}
+
+    def close(self) -> None:
+        """Close both descriptors."""
+        os.close(self._waiting)
+        os.close(self._asked)
+
+    def _below(self) -> set[tuple[int, RelPath]]:
+        # Asked anew each time: a directory above the root may have been renamed.
+        root = os.readlink(b"/proc/self/fd/%d" % self._root).rstrip(b"/") + b"/"
+        return {
+            (mount.mount_id, RelPath(mount.point[len(root) :]))
+            for mount in read_mounts()
+            if mount.point.startswith(root) and len(mount.point) > len(root)
+        }

@@ -1,0 +1,126 @@
+"""What a front end produces and the daemon runs: frozen descriptions of mirrors. No defaults are repeated elsewhere."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass, field
+
+
+class EngineName(enum.Enum):
+    """A way to a target; ``AUTO`` takes native for a local directory, rsync for the rest."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    RSYNC = "rsync"
+
+
+class MonitorName(enum.Enum):
+    """A kernel facility; ``AUTO`` takes the best that works here."""
+
+    AUTO = "auto"
+    FANOTIFY = "fanotify"
+    INOTIFY = "inotify"
+    POLL = "poll"
+
+
+class InitialSync(enum.Enum):
+    """What happens to the targets when a mirror starts."""
+
+    FULL = "full"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When a changed path is due. All in seconds and bytes."""
+
+    quiet_s: float = 0.0
+    """A path is due once unchanged for this long; 0 means at once."""
+    hold_s: float = 10.0
+    """… or this long after its first change, even if it never rests."""
+    big_bytes: float = math.inf
+    """From this size on a file has its own pace."""
+    big_quiet_s: float = 5.0
+    big_hold_s: float = 60.0
+    spacing_s: float = 0.0
+    """At least this long between the starts of two batches of one target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One filter rule in rsync's pattern language, in the order given."""
+
+    include: bool
+    pattern: bytes
+    origin: str = ""
+    """Where it stands, for messages: ``--exclude`` or ``FILE:LINE``."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSource:
+    """One filter option as it was given: a rule, or a pattern file."""
+
+    include: bool
+    """What a pattern without ``+`` or ``-`` in front means."""
+    text: bytes
+    """The rule, or the absolute path of the file."""
+    is_file: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Preserve:
+    """What is kept besides names, types and contents; all of it as far as the user may."""
+
+    owner: bool = True
+    mode: bool = True
+    times: bool = True
+    xattrs: bool = True
+    acls: bool = True
+    hard_links: bool = True
+    devices: bool = True
+    sparse: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSpec:
+    """One target."""
+
+    address: bytes
+    """A local directory (absolute, no trailing slash) or what rsync takes: ``host:/path``, ``rsync://…``,
+    ``host::module/path``."""
+    engine: EngineName = EngineName.AUTO
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the address is a directory of this machine. As rsync has it: no colon before the first slash."""
+        return b":" not in self.address.partition(b"/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorSpec:
+    """One source and its targets, with all that was asked for."""
+
+    source: bytes
+    """Absolute path of a directory, no trailing slash."""
+    targets: tuple[TargetSpec, ...]
+    monitor: MonitorName = MonitorName.AUTO
+    pace: Pace = field(default_factory=Pace)
+    rules: tuple[Rule, ...] = ()
+    rule_sources: tuple[RuleSource, ...] = ()
+    """What ``rules`` was made from, in the order given; the files in it are read again on SIGHUP."""
+    preserve: Preserve = field(default_factory=Preserve)
+    delete: bool = True
+    delete_excluded: bool = False
+    one_file_system: bool = False
+    initial_sync: InitialSync = InitialSync.FULL
+    once: bool = False
+    dry_run: bool = False
+    bandwidth_bytes_per_s: float = math.inf
+    inplace_bytes: float = math.inf
+    """From this size on a changed file is patched in place instead of replaced: fast, but not atomic."""
+    rsync_args: tuple[bytes, ...] = ()
+    workers: int = 2
+    """Processes that copy in bulk for the native engine."""
+    poll_s: float = 2.0
+    """Time between two scans of the poll monitor."""

@@ -1,0 +1,124 @@
+"""A source, a target and an engine between them, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import stat
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from instep.engines.rsync import RsyncEngine
+from instep.model import ROOT, Batch, Change, Outcome, RelPath, Scope
+from instep.spec import Preserve, Rule
+
+T = TypeVar("T")
+
+
+def entry(path: bytes, *, content: bool = True) -> Change:
+    return Change(RelPath(path), content=content)
+
+
+def tree(path: bytes = ROOT, *, content: bool = False) -> Change:
+    return Change(RelPath(path), Scope.TREE, content=content)
+
+
+def names(path: bytes = ROOT, *, content: bool = False) -> Change:
+    return Change(RelPath(path), Scope.LIST, content=content)
+
+
+def batch(*changes: Change, flushing: bool = False) -> Batch:
+    return Batch(changes, 0.0, flushing=flushing)
+
+
+def state(root: Path) -> dict[bytes, tuple[object, ...]]:
+    """Everything that has to be equal; directory sizes and inodes are not."""
+    top = os.fsencode(root)
+    found: dict[bytes, tuple[object, ...]] = {}
+
+    def add(path: bytes) -> None:
+        st = os.lstat(os.path.join(top, path) if path else top)
+        what: object = None
+        if stat.S_ISREG(st.st_mode):
+            with open(os.path.join(top, path), "rb") as file:
+                what = file.read()
+        elif stat.S_ISLNK(st.st_mode):
+            what = os.readlink(os.path.join(top, path))
+        found[path] = (st.st_mode, st.st_uid, st.st_gid, st.st_mtime_ns, st.st_rdev, what)
+        if stat.S_ISDIR(st.st_mode):
+            for name in os.listdir(os.path.join(top, path) if path else top):
+                add(os.path.join(path, name) if path else name)
+
+    add(b"")
+    return found
+
+
+class Place:
+    """Made by the ``place`` fixture: two directories, and engines between them."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.source = base / "source"
+        self.target = base / "target"
+        self.source.mkdir()
+        self._fds: list[int] = []
+
+    def engine(
+        self,
+        *,
+        target: bytes | None = None,
+        preserve: Preserve | None = None,
+        delete: bool = True,
+        rules: Sequence[Rule] = (),
+        delete_excluded: bool = False,
+        extra_args: Sequence[bytes] = (),
+        bandwidth_bytes_per_s: float = math.inf,
+        one_file_system: bool = False,
+        dry_run: bool = False,
+        big: Callable[[int, Change, float], float] | None = None,
+    ) -> RsyncEngine:
+        fd = os.open(self.source, os.O_RDONLY | os.O_DIRECTORY)
+        self._fds.append(fd)
+        return RsyncEngine(
+            os.fsencode(self.source),
+            os.fsencode(self.target) if target is None else target,
+            source_fd=fd,
+            preserve=preserve or Preserve(),
+            delete=delete,
+            rules=rules,
+            delete_excluded=delete_excluded,
+            extra_args=extra_args,
+            bandwidth_bytes_per_s=bandwidth_bytes_per_s,
+            one_file_system=one_file_system,
+            dry_run=dry_run,
+            big=big,
+        )
+
+    def sync(self, engine: RsyncEngine, *changes: Change, flushing: bool = False) -> Outcome:
+        """Open, bring one batch over, close."""
+
+        async def once() -> Outcome:
+            try:
+                await engine.open()
+                return await engine.sync(batch(*changes, flushing=flushing))
+            finally:
+                await engine.close()
+
+        return run(once())
+
+    def assert_equal(self) -> None:
+        assert state(self.target) == state(self.source)
+
+    def close(self) -> None:
+        for fd in self._fds:
+            os.close(fd)
+
+
+def run(work: Coroutine[object, object, T]) -> T:
+    return asyncio.run(work)
+
+
+def assert_done(outcome: Outcome) -> None:
+    assert (outcome.failures, outcome.postponed, outcome.away, outcome.full) == ([], [], None, None)

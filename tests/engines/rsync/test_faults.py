@@ -1,0 +1,416 @@
+"""What the engine says when rsync, the disk or the source fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from instep.engines.rsync import RsyncEngine, engine, why_unavailable
+from instep.engines.rsync.verdict import STATUS, Verdict
+from instep.errors import TargetAway, TargetError, ToolMissing
+from instep.model import Outcome
+from tests.engines.rsync.places import Place, assert_done, batch, entry, names, run, tree
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+REAL = shutil.which("rsync") or "rsync"
+
+
+def wrap(place: Place, monkeypatch: pytest.MonkeyPatch, script: str) -> Path:
+    """Put a program of this name in front of the real rsync."""
+    programs = place.base / "bin"
+    programs.mkdir(exist_ok=True)
+    fake = programs / "rsync"
+    fake.write_text("#!/bin/sh\n" + script)
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return fake
+
+
+@pytest.fixture
+def nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """rsync runs without any right to what belongs to others."""
+    if os.geteuid() == 0:
+        place.target.mkdir()
+        for path in (place.base, *place.base.parents):
+            if path.stat().st_mode & 0o005 != 0o005 and path != Path("/"):
+                path.chmod(path.stat().st_mode | 0o055)
+        wrap(
+            place,
+            monkeypatch,
+            f'[ -e instep-probe-here ] && exec {REAL} "$@"\nexec setpriv --reuid 65534 --regid 65534 --clear-groups {REAL} "$@"\n',
+        )
+    return place
+
+
+def own(path: Path, *, uid: int = 65534) -> None:
+    if os.geteuid() == 0:
+        for top, directories, files in os.walk(path):
+            for name in ("", *directories, *files):
+                os.chown(os.path.join(top, name), uid, uid, follow_symlinks=False)
+
+
+@pytest.mark.root
+@needs_root
+def test_one_bad_name_does_not_stop_the_rest(nobody: Place) -> None:
+    for name in ("good", "bad"):
+        (nobody.source / name).mkdir()
+        (nobody.source / name / "f").write_text("x")
+        (nobody.target / name).mkdir()
+    own(nobody.source)
+    own(nobody.target)
+    os.chown(nobody.target / "bad", 0, 0)
+    (nobody.target / "bad").chmod(0o555)
+    outcome = nobody.sync(nobody.engine(), entry(b"bad/f"), entry(b"good/f"))
+    assert [f.change.path for f in outcome.failures] == [b"bad/f"]
+    assert "Permission denied" in outcome.failures[0].reason
+    assert outcome.failures[0].hard
+    assert (nobody.target / "good/f").exists()
+    outcome = nobody.sync(nobody.engine(), tree())
+    assert [f.change.path for f in outcome.failures] == [b"bad"]
+    assert outcome.failures[0].hard
+
+
+@pytest.mark.root
+@needs_root
+def test_an_unreadable_source_holds_up_no_deletion(nobody: Place) -> None:
+    for name in ("a", "closed", "z"):
+        (nobody.source / name).mkdir()
+        (nobody.target / name).mkdir()
+        (nobody.target / name / "extra").write_text("x")
+    (nobody.source / "z" / "[x]").write_text("x")
+    own(nobody.source)
+    own(nobody.target)
+    os.chown(nobody.source / "closed", 0, 0)
+    (nobody.source / "closed").chmod(0o700)
+    (nobody.source / "z" / "[x]").chmod(0)
+    os.chown(nobody.source / "z" / "[x]", 0, 0)
+    outcome = nobody.sync(nobody.engine(), tree())
+    assert [f.change.path for f in outcome.failures] == [b"closed", b"z/[x]"]
+    assert "Permission denied" in outcome.failures[0].reason
+    assert os.listdir(nobody.target / "a") == []
+    assert os.listdir(nobody.target / "z") == []
+    assert os.listdir(nobody.target / "closed") == ["extra"]  # not known to be gone in the source
+
+
+@pytest.fixture
+def tiny(place: Place) -> Iterator[Place]:
+    place.target.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tiny", place.target], check=True)
+    yield place
+    subprocess.run(["umount", place.target], check=True)
+
+
+@pytest.mark.root
+@needs_root
+def test_a_full_target_is_told_and_heals(tiny: Place) -> None:
+    (tiny.source / "large").write_bytes(b"x" * 1_000_000)
+    (tiny.source / "small").write_bytes(b"x")
+    outcome = tiny.sync(tiny.engine(), entry(b"large"), entry(b"small"))
+    assert outcome.full is not None
+    assert "No space left" in outcome.full
+    assert outcome.away is None
+    (tiny.source / "large").write_bytes(b"x" * 1000)
+    assert_done(tiny.sync(tiny.engine(), entry(b"large"), entry(b"small")))
+    assert sorted(os.listdir(tiny.target)) == ["large", "small"]
+
+
+def test_a_killed_rsync_has_done_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place.source / "f").write_text("x")
+    made = place.engine()
+    run(made.open())
+    wrap(place, monkeypatch, "kill -9 $$\n")
+    outcome = run(made.sync(batch(entry(b"f"))))
+    assert outcome.away is not None
+    assert "signal 9" in outcome.away
+
+
+def test_an_rsync_that_cannot_be_started_is_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = place.engine()
+    run(made.open())
+    monkeypatch.setenv("PATH", str(place.base))
+    outcome = run(made.sync(batch(entry(b"f"))))
+    assert outcome.away is not None
+    assert "cannot be started" in outcome.away
+
+
+def test_a_killed_half_of_rsync_is_no_success(place: Place) -> None:
+    """The receiving process dies in the middle of a large file."""
+    (place.source / "f").write_bytes(os.urandom(20_000_000))
+
+    async def work() -> Outcome:
+        made = place.engine(extra_args=[b"--bwlimit=10000"])
+        await made.open()
+        task = asyncio.ensure_future(made.sync(batch(entry(b"f"))))
+        deadline_s = time.monotonic() + 10
+        while not (children := descendants(os.getpid())) or not any(
+            n.startswith(".f.") for n in os.listdir(place.target)
+        ):
+            assert time.monotonic() < deadline_s, "no rsync at work"
+            await asyncio.sleep(0.01)
+        os.kill(max(children), signal.SIGKILL)
+        return await task
+
+    outcome = run(work())
+    assert outcome.away is not None
+    assert not (place.target / "f").exists()
+
+
+def descendants(pid: int) -> list[int]:
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found += [int(child), *descendants(int(child))]
+    return found
+
+
+def alive(pid: int) -> bool:
+    """A zombie that nobody reaps, as in a container without an init, does no more harm."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_cancelling_ends_rsync_first(place: Place) -> None:
+    (place.source / "f").write_bytes(os.urandom(5_000_000))
+
+    async def work() -> list[int]:
+        made = place.engine(extra_args=[b"--bwlimit=500"])
+        await made.open()
+        task = asyncio.ensure_future(made.sync(batch(entry(b"f"))))
+        deadline_s = time.monotonic() + 10
+        while not any(n.startswith(".f.") for n in os.listdir(place.target)):
+            assert time.monotonic() < deadline_s, "no rsync at work"
+            await asyncio.sleep(0.01)
+        started = descendants(os.getpid())
+        assert os.getsid(started[0]) != os.getsid(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        # A second batch is not held up by what the first one left at the gate.
+        await asyncio.wait_for(made.sync(batch(entry(b"gone"))), 5)
+        return started
+
+    started = run(work())
+    assert started
+    assert os.listdir(place.target) == []
+    assert not [pid for pid in started if alive(pid)]
+
+
+def test_a_source_that_is_replaced_deletes_nothing(place: Place) -> None:
+    (place.source / "f").write_text("x")
+    made = place.engine()
+    run(made.open())
+    assert_done(run(made.sync(batch(entry(b"f")))))
+    os.rename(place.source, place.base / "elsewhere")
+    gone = run(made.sync(batch(tree(), entry(b"f"))))
+    place.source.mkdir()
+    empty = run(made.sync(batch(tree(), entry(b"f"))))
+    for outcome in (gone, empty):
+        assert outcome.away is not None
+        assert outcome.away.startswith("source ")
+    assert os.listdir(place.target) == ["f"]
+
+
+def test_a_target_that_is_replaced_is_away_until_opened_again(place: Place) -> None:
+    (place.source / "f").write_text("x")
+    made = place.engine()
+    run(made.open())
+    os.rename(place.target, place.base / "elsewhere")
+    for _ in range(2):
+        outcome = run(made.sync(batch(entry(b"f"))))
+        assert outcome.away is not None
+        assert outcome.away.startswith("target ")
+        place.target.mkdir(exist_ok=True)
+    run(made.open())
+    assert_done(run(made.sync(batch(entry(b"f")))))
+    place.assert_equal()
+
+
+def test_a_target_in_a_missing_place_is_away(place: Place) -> None:
+    with pytest.raises(TargetAway, match="No such file"):
+        run(place.engine(target=os.fsencode(place.base / "no/where")).open())
+
+
+def test_a_target_that_is_a_file_is_refused(place: Place) -> None:
+    place.target.write_text("x")
+    with pytest.raises(TargetError):
+        run(place.engine().open())
+
+
+def test_no_rsync_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert why_unavailable() is None
+    monkeypatch.setenv("PATH", str(place.base))
+    assert why_unavailable() is not None
+    with pytest.raises(ToolMissing) as caught:
+        run(place.engine().open())
+    assert "apt install rsync" in caught.value.fix
+
+
+def test_an_unknown_argument_is_refused(place: Place) -> None:
+    with pytest.raises(TargetError, match="no-such-option"):
+        run(place.engine(extra_args=[b"--no-such-option"]).open())
+
+
+# Every status that rsync(1) lists, from a script that fails so only for the name "bad", and else is rsync.
+FAKE = """\
+[ "$1" = --version ] && exec {real} "$@"
+names=$(mktemp) && cat > "$names"
+if tr '\\0' '\\n' < "$names" | grep -qx ./bad; then
+    rm "$names"
+    printf '%s\\n' '{stderr}' >&2
+    exit {status}
+fi
+{real} "$@" < "$names"; status=$?; rm "$names"; exit $status
+"""
+
+
+@pytest.mark.parametrize("status", sorted(s for s in STATUS if s < 256))
+def test_what_each_status_means(place: Place, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    (place.source / "bad").write_text("x")
+    (place.source / "good").write_text("x")
+    made = place.engine()
+    run(made.open())
+    wrap(place, monkeypatch, FAKE.format(real=REAL, status=status, stderr=f"rsync error: told so (code {status})"))
+    outcome = run(made.sync(batch(entry(b"good"), entry(b"bad"))))
+    assert outcome.full is None
+    match STATUS[status][0]:
+        case Verdict.DONE:
+            assert_done(outcome)
+        case Verdict.AWAY:
+            assert outcome.away is not None
+            assert f"status {status}" in outcome.away
+        case Verdict.ABORTED:
+            # Halving brings the good name over and finds the bad one.
+            assert outcome.away is None
+            assert [f.change.path for f in outcome.failures] == [b"bad"]
+            assert (place.target / "good").exists()
+        case Verdict.PARTIAL:
+            # Even the comparison fails here, so nothing is known to be done.
+            assert outcome.away is None
+            assert [f.change.path for f in outcome.failures] == [b"good", b"bad"]
+        case Verdict.FULL:
+            raise AssertionError
+
+
+@pytest.mark.parametrize("status", [11, 23])
+@pytest.mark.parametrize("text", ["No space left on device (28)", "Disk quota exceeded (122)"])
+def test_no_space_is_told_apart(place: Place, monkeypatch: pytest.MonkeyPatch, status: int, text: str) -> None:
+    (place.source / "bad").write_text("x")
+    made = place.engine()
+    run(made.open())
+    stderr = f'rsync: [receiver] write failed on "/x/bad": {text}'
+    wrap(place, monkeypatch, FAKE.format(real=REAL, status=status, stderr=stderr))
+    outcome = run(made.sync(batch(entry(b"bad"))))
+    assert outcome.full is not None
+    assert text in outcome.full
+
+
+REFUSE = """\
+for a in "$@"; do case "$a" in
+    {option}) echo '{stderr}' >&2; exit {status} ;;
+esac; done
+exec {real} "$@"
+"""
+
+
+def refusing(place: Place, monkeypatch: pytest.MonkeyPatch, option: str, stderr: str, status: int) -> RsyncEngine:
+    wrap(place, monkeypatch, REFUSE.format(option=option, stderr=stderr, status=status, real=REAL))
+    return place.engine()
+
+
+@pytest.mark.parametrize(
+    ("stderr", "status"),
+    [("invalid file mode 00", 2), ("rsync: --delete-missing-args: unknown option", 12), ("refused", 4)],
+)
+def test_deletions_without_missing_args(
+    place: Place, monkeypatch: pytest.MonkeyPatch, stderr: str, status: int
+) -> None:
+    for name in ("d/gone/sub", "keep"):
+        (place.source / name).mkdir(parents=True)
+    (place.source / "d/f").write_text("x")
+    place.sync(place.engine(), tree())
+    shutil.rmtree(place.source / "d/gone")
+    (place.source / "d/f").unlink()
+    (place.target / "keep/extra").write_text("x")
+    made = refusing(place, monkeypatch, "--delete-missing-args", stderr, status)
+    assert_done(place.sync(made, entry(b"d/f"), entry(b"d/gone/sub")))
+    assert os.listdir(place.target / "d") == []
+    assert os.listdir(place.target / "keep") == ["extra"]
+
+
+@pytest.mark.parametrize(
+    ("letters", "stderr", "event"),
+    [
+        ("-*A*", "rsync: ACLs are not supported on this server", "acls-dropped"),
+        ("-*X*", "rsync: xattrs are not supported on this server", "xattrs-dropped"),
+        ("-*X*", "rsync: extended attributes are not supported on this server", "xattrs-dropped"),
+    ],
+)
+def test_what_the_target_cannot_keep_is_dropped_loudly(
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    letters: str,
+    stderr: str,
+    event: str,
+) -> None:
+    (place.source / "f").write_text("x")
+    # The bundle of letters is the first argument; no long option may match.
+    wrap(
+        place,
+        monkeypatch,
+        f'case "$1" in {letters}) echo \'{stderr}\' >&2; exit 12 ;; esac\nexec {REAL} "$@"\n',
+    )
+    assert_done(place.sync(place.engine(), entry(b"f")))
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [event]
+    place.assert_equal()
+
+
+def test_a_target_too_old_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = refusing(place, monkeypatch, "--modify-window=*", "--modify-window=-1: unknown option", 12)
+    with pytest.raises(TargetError) as caught:
+        run(made.open())
+    assert "3.1.3" in caught.value.fix
+
+
+def test_a_name_that_vanishes_meanwhile_is_no_failure(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place.source / "f").write_text("x")
+    (place.source / "g").write_text("x")
+    made = place.engine(delete=False)
+    run(made.open())
+    wrap(place, monkeypatch, f'rm -f {place.source}/f\nexec {REAL} "$@"\n')
+    assert_done(run(made.sync(batch(entry(b"f"), entry(b"g"), names(b"h")))))
+    assert os.listdir(place.target) == ["g"]
+
+
+def test_a_file_that_becomes_a_fifo_meanwhile_does_not_hang_the_run(place: Place) -> None:
+    """rsync opens it for reading, and that waits for a writer: for ever."""
+    (place.source / "a").write_bytes(os.urandom(600_000))
+    (place.source / "z").write_text("x")
+    made = place.engine(bandwidth_bytes_per_s=600_000.0)
+
+    async def swapped() -> Outcome:
+        await made.open()
+        syncing = asyncio.create_task(made.sync(batch(entry(b"a"), entry(b"z"))))
+        while not os.listdir(place.target):  # noqa: ASYNC110  # the first file has been begun, so the list is made
+            await asyncio.sleep(0.005)
+        (place.source / "z").unlink()
+        os.mkfifo(place.source / "z")
+        return await asyncio.wait_for(syncing, 20)
+
+    outcome = run(swapped())
+    assert [f.change.path for f in outcome.failures] == [b"z"]
+    assert_done(run(made.sync(batch(entry(b"z")))))
+    place.assert_equal()
+
+
+def test_the_module_says_what_it_found() -> None:
+    assert engine.RsyncEngine.name == "rsync"

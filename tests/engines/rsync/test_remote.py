@@ -1,0 +1,214 @@
+"""The engine over ssh to a real sshd, with a real rsync daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from instep.errors import TargetAway
+from instep.model import Outcome
+from tests.engines.rsync.places import Place, assert_done, batch, entry, names, run, tree
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def wait_until(what: str, holds: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < until_s, what
+        time.sleep(0.01)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Server:
+    """A server process that can be stopped and started again."""
+
+    def __init__(self, argv: list[str], port: int) -> None:
+        self.port = port
+        self._argv = argv
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until("the server listens", lambda: listens(self.port))
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(5)
+            self._process = None
+
+
+@pytest.fixture
+def daemon(place: Place) -> Iterator[Server]:
+    place.target.mkdir()
+    port = free_port()
+    root = "uid = 0\ngid = 0\n" if os.geteuid() == 0 else ""
+    conf = place.base / "rsyncd.conf"
+    conf.write_text(
+        f"address = 127.0.0.1\nport = {port}\nlog file = /dev/null\nsocket options = TCP_NODELAY\n"
+        f"[mod]\npath = {place.target}\nread only = no\nuse chroot = {'yes' if root else 'no'}\nmunge symlinks = no\n{root}"
+        f"[nodelete]\npath = {place.target}\nread only = no\nuse chroot = no\nrefuse options = delete\n{root}"
+    )
+    server = Server(["rsync", "--daemon", "--no-detach", f"--config={conf}"], port)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_a_daemon_is_brought_in_step(place: Place, daemon: Server) -> None:
+    for i in range(3):
+        (place.source / f"d{i}").mkdir()
+        (place.source / f"d{i}/f").write_text(str(i))
+    engine = place.engine(target=b"rsync://127.0.0.1:%d/mod" % daemon.port)
+    assert_done(place.sync(engine, tree()))
+    place.assert_equal()
+    shutil.rmtree(place.source / "d0")
+    (place.source / "d1/f").write_text("9")
+    (place.source / "d2/new").write_text("n")
+    outcome = place.sync(engine, entry(b"d0/f"), entry(b"d1/f"), names(b"d2"))
+    assert_done(outcome)
+    assert outcome.files == 2
+    place.assert_equal()
+
+
+def test_a_daemon_that_is_down_is_away_and_works_again(place: Place, daemon: Server) -> None:
+    (place.source / "f").write_text("x")
+    engine = place.engine(target=b"rsync://127.0.0.1:%d/mod" % daemon.port)
+    run(engine.open())
+    daemon.stop()
+    outcome = run(engine.sync(batch(entry(b"f"))))
+    assert outcome.away is not None
+    assert "refused" in outcome.away
+    with pytest.raises(TargetAway, match="cannot connect"):
+        run(engine.open())
+    daemon.start()
+    assert_done(place.sync(engine, entry(b"f")))
+    place.assert_equal()
+
+
+def test_an_unknown_module_is_away_with_clear_words(place: Place, daemon: Server) -> None:
+    with pytest.raises(TargetAway, match=r"does not serve this module.*nosuch"):
+        run(place.engine(target=b"rsync://127.0.0.1:%d/nosuch" % daemon.port).open())
+
+
+def test_a_module_without_deletion_works_where_none_is_asked_for(place: Place, daemon: Server) -> None:
+    from instep.errors import TargetError
+
+    (place.source / "f").write_text("x")
+    address = b"rsync://127.0.0.1:%d/nodelete" % daemon.port
+    with pytest.raises(TargetError, match="delete"):
+        run(place.engine(target=address).open())
+    assert_done(place.sync(place.engine(target=address, delete=False), entry(b"f"), tree()))
+    place.assert_equal()
+
+
+@pytest.fixture
+def sshd(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"])
+    if program is None or shutil.which("ssh") is None:
+        pytest.skip("needs ssh and sshd")
+    if os.geteuid() == 0:
+        os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
+    keys = place.base / "keys"
+    keys.mkdir(mode=0o700)
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", keys / name], check=True)
+    shutil.copy(keys / "user.pub", keys / "authorized")
+    port = free_port()
+    (keys / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {keys}/host\nAuthorizedKeysFile {keys}/authorized\n"
+        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nPidFile none\n"
+    )
+    (keys / "ssh_config").write_text(
+        f"Host there\nHostName 127.0.0.1\nPort {port}\nUser {getpass.getuser()}\nIdentityFile {keys}/user\n"
+        f"IdentitiesOnly yes\nUserKnownHostsFile {keys}/known\nStrictHostKeyChecking accept-new\nLogLevel ERROR\n"
+        "KexAlgorithms curve25519-sha256\n"
+    )
+    # The engine runs plain ``ssh``; this one reads our configuration instead of the user's.
+    programs = place.base / "bin"
+    programs.mkdir()
+    (programs / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {keys}/ssh_config "$@"\n')
+    (programs / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.delenv("RSYNC_RSH", raising=False)
+    server = Server([program, "-D", "-f", str(keys / "sshd_config"), "-E", str(keys / "log")], port)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_ssh_is_brought_in_step_over_one_connection(place: Place, sshd: Server, tmp_path: Path) -> None:
+    (place.source / "d").mkdir()
+    for i in range(12):
+        (place.source / f"d/{i}").write_text(str(i))
+    engine = place.engine(target=b"there:" + os.fsencode(place.target))
+
+    async def work() -> list[Outcome]:
+        await engine.open()
+        outcomes = [await engine.sync(batch(tree()))]
+        place.assert_equal()
+        (place.source / "d/0").unlink()
+        (place.source / "d/1").write_text("new")
+        outcomes += await asyncio.gather(*(engine.sync(batch(entry(b"d/%d" % i))) for i in range(4)))
+        socket_directory = engine._control
+        assert socket_directory is not None
+        assert os.stat(socket_directory).st_mode & 0o7777 == 0o700
+        assert b"s" in os.listdir(socket_directory)
+        await engine.close()
+        with pytest.raises(FileNotFoundError):
+            os.listdir(socket_directory)
+        return outcomes
+
+    for outcome in run(work()):
+        assert_done(outcome)
+    place.assert_equal()
+    assert (tmp_path / "keys/log").read_text().count("Accepted publickey") == 1
+
+
+def test_an_odd_remote_path_is_not_read_by_a_shell(place: Place, sshd: Server) -> None:
+    place.target = place.base / "t $(touch pwned) '*"
+    (place.source / "f").write_text("x")
+    assert_done(place.sync(place.engine(target=b"there:" + os.fsencode(place.target)), entry(b"f")))
+    place.assert_equal()
+
+
+def test_ssh_that_is_down_is_away_and_works_again(place: Place, sshd: Server) -> None:
+    (place.source / "f").write_text("x")
+    engine = place.engine(target=b"there:" + os.fsencode(place.target))
+    sshd.stop()
+    with pytest.raises(TargetAway, match="refused"):
+        run(engine.open())
+    sshd.start()
+    assert_done(place.sync(engine, entry(b"f")))
+    place.assert_equal()
+
+
+def test_no_rsync_over_there_is_away(place: Place, sshd: Server) -> None:
+    engine = place.engine(target=b"there:" + os.fsencode(place.target), extra_args=[b"--rsync-path=/no/such"])
+    with pytest.raises(TargetAway):
+        place.sync(engine)
+
+
+def test_a_missing_directory_over_there_is_away(place: Place, sshd: Server) -> None:
+    (place.source / "f").write_text("x")
+    outcome = place.sync(place.engine(target=b"there:" + os.fsencode(place.base) + b"/no/where"), entry(b"f"))
+    assert outcome.away is not None
+    assert "No such file" in outcome.away

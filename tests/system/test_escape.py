@@ -1,0 +1,107 @@
+"""A stranger swaps directories for links to the outside, again and again, on either side: nothing outside changes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.system.compare import snapshot
+from tests.system.conftest import Start
+
+SWAPPER = """
+import os, sys, time
+place, away, until = sys.argv[1], sys.argv[2], time.monotonic() + float(sys.argv[3])
+while time.monotonic() < until:
+    try:
+        os.rename(place, place + ".real")
+        os.symlink(away, place)
+        time.sleep(0.0005)
+        os.unlink(place)
+    except OSError:
+        pass
+    try:
+        if os.path.islink(place):
+            os.unlink(place)
+        if not os.path.lexists(place):
+            os.rename(place + ".real", place)
+    except OSError:
+        pass
+    time.sleep(0.0005)
+"""
+
+
+def swapping(place: Path, away: Path, seconds: float) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", SWAPPER, place, away, str(seconds)])
+
+
+def writes(place: Path, number: int) -> None:
+    with contextlib.suppress(OSError):
+        (place / "victim").write_text(f"{number}")
+    with contextlib.suppress(OSError):
+        (place / f"n{number % 7}").write_text("x" * (number % 50))
+    with contextlib.suppress(OSError):
+        (place / f"n{(number + 3) % 7}").unlink()
+    with contextlib.suppress(OSError):
+        (place / "sub" / "victim").write_text(f"{number}")
+
+
+@pytest.fixture
+def outside(shm: Path) -> Path:
+    path = shm / "outside"
+    (path / "sub").mkdir(parents=True)
+    for name in ("victim", "other", "sub/victim", "n1"):
+        (path / name).write_text("precious")
+    return path
+
+
+@pytest.mark.parametrize("engine", ["native", "rsync"])
+def test_links_planted_at_the_target(start: Start, source: Path, target: Path, outside: Path, engine: str) -> None:
+    (source / "d" / "sub").mkdir(parents=True)
+    writes(source / "d", 0)
+    before = snapshot(outside)
+    daemon = start(source, target, f"--engine={engine}")
+    daemon.wait_following()
+    swapper = swapping(target / "d", outside, 1.5)
+    number = 0
+    while swapper.poll() is None:
+        number += 1
+        writes(source / "d", number)
+    assert number > 100
+    assert snapshot(outside) == before
+    for directory in ("", "d", "d/sub"):
+        (source / directory / "last").write_text("last")
+    # What the stranger left behind is none of our reports: compare.
+    with contextlib.suppress(OSError):
+        (target / "d.real").rename(target / "d")
+    os.kill(daemon.pid, 12)  # SIGUSR2
+    daemon.wait_equal(source, target)
+    assert snapshot(outside) == before
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("engine", ["native", "rsync"])
+def test_links_planted_in_the_source(start: Start, source: Path, target: Path, outside: Path, engine: str) -> None:
+    (source / "d" / "sub").mkdir(parents=True)
+    writes(source / "d", 0)
+    before = snapshot(outside)
+    daemon = start(source, target, f"--engine={engine}")
+    daemon.wait_following()
+    swapper = swapping(source / "d", outside, 1.5)
+    number = 0
+    leaked = False
+    # The writers work on d.real, which the swapper moves to and fro as well, so as never to write outside themselves.
+    while swapper.poll() is None:
+        number += 1
+        writes(source / "d.real", number)
+        for path in (target / "d" / "other", target / "d.real" / "other"):
+            # A name that only the outside has; through a link at the target it is what the source has, too.
+            leaked |= not path.parent.is_symlink() and path.exists() and not path.parent.is_symlink()
+    assert snapshot(outside) == before
+    assert not leaked, "content from outside the source was brought over"
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0

@@ -1,0 +1,120 @@
+"""Exclude patterns: the same tree as real rsync makes with them, at start and live."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.system.compare import differences, snapshot
+from tests.system.conftest import Start
+from tests.system.daemon_process import DaemonProcess, wait_until
+
+RULES: dict[str, list[str]] = {
+    "by suffix": ["--exclude=*.o"],
+    "a directory": ["--exclude=cache/"],
+    "anchored": ["--exclude=/a/keep", "--exclude=/b"],
+    "only some": ["--include=*/", "--include=*.c", "--exclude=*"],
+    "all below": ["--include=/a/", "--include=/a/**", "--exclude=*"],
+    "contents of a directory": ["--exclude=/a/cache/**"],
+    "order": ["--include=main.o", "--exclude=*.o", "--exclude=x?"],
+}
+
+
+def plant(root: Path, text: str) -> None:
+    for directory in ("a", "a/cache", "a/keep", "a/cache/deep", "b", "b/cache", "c"):
+        (root / directory).mkdir(parents=True, exist_ok=True)
+        for name in ("main.c", "main.o", "side.o", "xy", "plain"):
+            path = root / directory / name
+            path.write_text(f"{text} {directory}/{name}")
+            os.utime(path, ns=(10**18, 10**18 + len(text)))
+
+
+def plant_target(root: Path) -> None:
+    """What stood there before: names that the source has, and others; excluded ones and others."""
+    plant(root, "older")
+    for directory in ("a", "a/cache", "gone", "gone/cache", "gone/deep"):
+        (root / directory).mkdir(parents=True, exist_ok=True)
+        for name in ("extra.c", "extra.o", "extra", "xz"):
+            (root / directory / name).write_text("extra")
+    shutil.rmtree(root / "c")
+    (root / "c").write_text("a file where the source has a directory")
+
+
+def rsync(source: Path, target: Path, options: list[str]) -> None:
+    subprocess.run(["rsync", "-aHAX", "--delete", *options, f"{source}/", f"{target}/"], check=True)
+
+
+def wait_same(daemon: DaemonProcess, target: Path, reference: Path) -> None:
+    unequal: list[str] = []
+
+    def same() -> bool:
+        # A directory kept for what is excluded in it has the time of its last deletion.
+        unequal[:] = differences(reference, target, directory_times=False)
+        return not unequal
+
+    try:
+        wait_until(same, "the same tree as rsync's", 8)
+    except AssertionError:
+        raise AssertionError("rsync's != ours:\n" + "\n".join(unequal[:20]) + "\n" + daemon.text()[-2000:]) from None
+
+
+@pytest.mark.parametrize("excluded", ["protected", "deleted"])
+@pytest.mark.parametrize("engine", ["native", "rsync"])
+@pytest.mark.parametrize("rules", RULES)
+def test_the_same_tree_as_rsync(
+    start: Start, source: Path, target: Path, shm: Path, rules: str, engine: str, excluded: str
+) -> None:
+    options = RULES[rules] + (["--delete-excluded"] if excluded == "deleted" else [])
+    reference = shm / "reference"
+    plant(source, "new")
+    plant_target(target)
+    subprocess.run(["cp", "-a", target, reference], check=True)
+    rsync(source, reference, options)
+    daemon = start(source, target, f"--engine={engine}", *options)
+    daemon.wait_following()
+    wait_same(daemon, target, reference)
+
+    (source / "a" / "main.c").write_text("live")
+    (source / "a" / "main.o").write_text("live")
+    (source / "a" / "cache" / "live.c").write_text("live")
+    (source / "b" / "main.c").unlink()
+    shutil.rmtree(source / "b" / "cache")
+    (source / "new" / "cache").mkdir(parents=True)
+    (source / "new" / "cache" / "x.c").write_text("live")
+    (source / "new" / "x.o").write_text("live")
+    (source / "a" / "plain").rename(source / "a" / "plain.o")
+    (source / "a" / "side.o").rename(source / "a" / "side.c")
+    rsync(source, reference, options)
+    wait_same(daemon, target, reference)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("engine", ["native", "rsync"])
+@pytest.mark.parametrize("rules", RULES)
+def test_directories_renamed_under_rules(
+    start: Start, source: Path, target: Path, shm: Path, rules: str, engine: str
+) -> None:
+    """Nothing of the target's own is in the way here, so there is one right result."""
+    plant(source, "new")
+    daemon = start(source, target, f"--engine={engine}", *RULES[rules])
+    daemon.wait_following()
+    for old, new in (("a", "z"), ("b", "a"), ("c", "cache"), ("a/cache", "b"), ("z/cache", "z/keep2"), ("cache", "c")):
+        (source / old).rename(source / new)
+        if new != "a":
+            reference = shm / f"reference-{new.replace('/', '-')}"
+            rsync(source, reference, RULES[rules])
+            wait_same(daemon, target, reference)
+    assert daemon.stop() == 0
+
+
+def test_rules_never_touch_the_source(start: Start, source: Path, target: Path) -> None:
+    plant(source, "new")
+    plant_target(target)
+    before = snapshot(source)
+    daemon = start(source, target, "--once", "--exclude=*.o", "--delete-excluded")
+    assert daemon.ended() == 0
+    assert snapshot(source) == before
