@@ -20,7 +20,7 @@ from instep.ports import Monitor
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 State = tuple[object, ...]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.system.compare import differences
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 STEP_S = 0.01
 
 Event = dict[str, object]

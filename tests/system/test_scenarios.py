@@ -33,7 +33,7 @@ def live(request: pytest.FixtureRequest, start: Start, source: Path, target: Pat
     return daemon
 
 
-def finish(live: DaemonProcess, source: Path, target: Path, deadline_s: float = 20) -> None:
+def finish(live: DaemonProcess, source: Path, target: Path, deadline_s: float = 60) -> None:
     live.wait_equal(source, target, deadline_s=deadline_s)
     (source / "probe").write_bytes(os.urandom(4))
     live.wait_equal(source, target)

@@ -44,7 +44,7 @@ def test_a_target_that_goes_and_comes_back(start: Start, source: Path, shm: Path
     daemon.wait_equal(source, here)
     daemon.wait_event("target-away", target=str(there))
     (source / "new").write_text("new")
-    daemon.wait_equal(source, here, deadline_s=3)
+    daemon.wait_equal(source, here)
     assert not there.exists(), "it must not be made anew"
     (shm / "aside").rename(there)
     daemon.wait_event("target-back", target=str(there))
@@ -104,10 +104,10 @@ def test_an_rsync_daemon_that_stops_and_starts(start: Start, source: Path, shm: 
         server.wait(10)
         (source / "d0" / "f0").write_text("while it was down")
         (source / "d1" / "f1").unlink()
-        daemon.wait_equal(source, here, deadline_s=3)
+        daemon.wait_equal(source, here)
         daemon.wait_event("target-away")
         (source / "more").write_text("more")
-        daemon.wait_equal(source, here, deadline_s=3)
+        daemon.wait_equal(source, here)
         server = serve()
         daemon.wait_event("target-back")
         daemon.wait_equal(source, there)
@@ -142,7 +142,7 @@ def test_an_rsync_that_hangs_holds_back_no_other_target(start: Start, source: Pa
     stuck.touch()
     for number in range(5):
         (source / "d0" / f"f{number}").write_text(f"while it hangs {number}")
-        daemon.wait_equal(source, here, deadline_s=3)
+        daemon.wait_equal(source, here)
     daemon.tell(signal.SIGUSR1)
     assert daemon.wait_event("status-target", target=str(here))["pending"] == 0
     assert daemon.wait_event("status-target", target=f"somewhere:{there}")["pending"]
@@ -297,15 +297,15 @@ def test_the_watch_limit_heals(start: Start, source: Path, target: Path, tmp_pat
     daemon.wait_following()
     for number in range(60):
         (source / f"d{number}" / "file").write_text("in a directory that may have no watch")
-    daemon.wait_equal(source, target, deadline_s=10)
+    daemon.wait_equal(source, target)
     daemon.tell(signal.SIGUSR1)
     assert daemon.wait_event("status")["trouble"]
     raised = "echo 1000 > /proc/sys/user/max_inotify_watches"
     subprocess.run(["nsenter", "-U", "-t", str(daemon.pid), "--preserve-credentials", "sh", "-c", raised], check=True)
-    daemon.wait_event("watch-limit-healed", deadline_s=10)
+    daemon.wait_event("watch-limit-healed")
     for number in range(60):
         (source / f"d{number}" / "file").write_text("watched again")
-    daemon.wait_equal(source, target, deadline_s=3)
+    daemon.wait_equal(source, target)
     assert daemon.stop() == 0
 
 

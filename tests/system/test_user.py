@@ -81,5 +81,5 @@ def test_what_the_user_may_not_read_holds_back_nothing(start: Start, place: Path
     secret.chmod(0o644)
     os.chown(secret, NOBODY, NOBODY)
     daemon.wait_equal(source, target)
-    daemon.wait_event("path-well-again", deadline_s=10)
+    daemon.wait_event("path-well-again")
     assert daemon.stop() == 0

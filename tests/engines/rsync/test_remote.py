@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 def wait_until(what: str, holds: Callable[[], bool]) -> None:
-    until_s = time.monotonic() + 10
+    until_s = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < until_s, what
         time.sleep(0.01)

@@ -148,7 +148,7 @@ def test_a_terminal_gets_colours_and_a_bar(places: list[str]) -> None:
         except OSError:
             pass  # EIO: the other side is closed, pty(7)
         os.close(ours)
-        assert child.wait(timeout=20) == status
+        assert child.wait(timeout=60) == status
         assert b"event" in shown
         assert (b"\x1b[" in shown) == colours
 
