@@ -22,17 +22,17 @@ from dataclasses import replace
 from instep.engines.native.content import SMALL_BYTES, Brake, Cancelled
 from instep.engines.native.links import Links, bring_linked, seek
 from instep.engines.native.moves import move
-from instep.engines.native.pool import Job, Pool, WorkerDied
 from instep.engines.native.session import Session, Settings
 from instep.engines.native.small import express
 from instep.engines.native.stretch import Stretch
 from instep.engines.native.tally import LinkedName, Tally
 from instep.engines.native.tree import count_entries, level
-from instep.engines.native.worker import BRING, WALK
+from instep.engines.native.worker import BRING, WALK, settings_as_tuple
 from instep.errors import TargetAway, TargetError
 from instep.linux.openat import DIRECTORY
 from instep.logs import fields
 from instep.model import ROOT, Batch, Change, Failure, Outcome, Postponed, Progress, RelPath, Scope
+from instep.workers import Pool, Values, WorkerDied
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,9 @@ class NativeEngine:
         self._target = fd
         self._brake.stopping = False
         self._now = Session(self._source, fd, self._settings)
-        self._pool = Pool(self._source, fd, self._settings, self._workers)
+        self._pool = Pool(
+            "instep.engines.native.worker", (self._source, fd), settings_as_tuple(self._settings), self._workers
+        )
         if not first and not known:
             self._links = Links()
         return known
@@ -263,7 +265,7 @@ class NativeEngine:
         items: list[tuple[bytes, int, bool]] = sorted(
             (change.path, int(change.scope), change.content) for change in changes
         )
-        jobs: list[Job] = []
+        jobs: list[Values] = []
         trees = [item for item in items if item[1] == Scope.TREE]
         if len(items) == 1 and trees and not trees[0][0]:
             jobs.append((WALK, [(b"", trees[0][2], False)], 64))
@@ -271,8 +273,8 @@ class NativeEngine:
             share = max(16, min(JOB_PATHS, -(-len(items) // pool.size)))
             jobs += [(BRING, items[at : at + share], JOB_ENTRIES) for at in range(0, len(items), share)]
         levels, total.levels = total.levels, []
-        running: set[asyncio.Task[Tally]] = set()
-        done: set[asyncio.Task[Tally]] = set()
+        running: set[asyncio.Task[Values]] = set()
+        done: set[asyncio.Task[Values]] = set()
         try:
             while jobs or levels or running:
                 while len(running) < pool.size and (jobs or levels):
@@ -290,7 +292,7 @@ class NativeEngine:
                     running.add(asyncio.create_task(pool.run(job)))
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    tally = task.result()
+                    tally = Tally.of(task.result())
                     levels += tally.levels
                     tally.levels = []
                     self._note_links(tally)

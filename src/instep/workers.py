@@ -1,4 +1,8 @@
-"""The worker processes of one native engine: started when first needed, ended after a while of rest."""
+"""Worker processes for bulk work that would hold up the loop: started when first needed, ended after a while of rest.
+
+A worker is a bare interpreter that inherits some descriptors. Frames on its stdin and stdout: u32 length, then a value
+by marshal, since both ends are one program and one interpreter. It ends when its stdin does.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +10,25 @@ import asyncio
 import logging
 import marshal
 import os
+import signal
+import struct
 import sys
 from asyncio.subprocess import PIPE, Process
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO
 
-from instep.engines.native.session import Settings
-from instep.engines.native.tally import Tally
-from instep.engines.native.worker import LENGTH, settings_as_tuple
 from instep.logs import fields
 
 log = logging.getLogger(__name__)
 
 IDLE_S = 30.0
 END_S = 5.0
-_LIBRARY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-_START = "import sys; sys.path.insert(0, sys.argv.pop()); from instep.engines.native.worker import main; main()"
+LENGTH = struct.Struct("=I")
+_LIBRARY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_START = "import sys; sys.path.insert(0, sys.argv.pop()); from {module} import main; main()"
 
-Job = tuple[int, list[tuple[bytes, int, bool]], int]
+Values = tuple[Any, ...]
+"""Plain values, as marshal takes them."""
 
 
 class WorkerDied(Exception):
@@ -30,12 +36,20 @@ class WorkerDied(Exception):
 
 
 class Pool:
-    """A fixed number of workers; ``run`` gives a job to a free one. Used from one loop."""
+    """A fixed number of workers; ``run`` gives a job to a free one. Used from one loop.
 
-    def __init__(self, source: int, target: int, settings: Settings, size: int) -> None:
+    Args:
+        module: Whose ``main`` a worker runs; that calls ``serve``.
+        descriptors: What it inherits; its arguments are their numbers.
+        greeting: What it is told first.
+        size: How many there are at most.
+    """
+
+    def __init__(self, module: str, descriptors: Sequence[int], greeting: Values, size: int) -> None:
         self.size = max(1, size)
-        self._roots = (source, target)
-        self._settings = settings
+        self._module = module
+        self._descriptors = tuple(descriptors)
+        self._greeting = greeting
         self._idle: list[Process] = []
         self._all: set[Process] = set()
         self._free = asyncio.Semaphore(self.size)
@@ -44,8 +58,8 @@ class Pool:
         self._ends: set[asyncio.Task[int]] = set()  # of every process that was started and has not ended
         self._start_failed = False
 
-    async def run(self, job: Job) -> Tally:
-        """The outcome of a job, as soon as a worker was free for it and has done it.
+    async def run(self, job: Values) -> Values:
+        """The answer to a job, as soon as a worker was free for it and has done it.
 
         Raises:
             WorkerDied: killed, crashed, or not started; a new worker takes its place at the next call.
@@ -56,14 +70,14 @@ class Pool:
                 self._rest = None
             worker = self._idle.pop() if self._idle else await self._start()
             try:
-                tally = await self._ask(worker, job)
+                answer = await self._ask(worker, job)
             except BaseException:
                 self._kill(worker)
                 raise
             self._idle.append(worker)
             if len(self._idle) == len(self._all) and not self._closed:
                 self._rest = asyncio.get_running_loop().call_later(IDLE_S, self._retire)
-            return tally
+            return answer
 
     async def warm(self) -> None:
         """Start all workers now, side by side. One that cannot be started is started again when it is needed."""
@@ -88,20 +102,18 @@ class Pool:
                 end.cancel()
 
     async def _start(self) -> Process:
-        source, target = self._roots
         try:
             worker = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-I",
                 "-S",
                 "-c",
-                _START,
-                str(source),
-                str(target),
+                _START.format(module=self._module),
+                *map(str, self._descriptors),
                 _LIBRARY,
                 stdin=PIPE,
                 stdout=PIPE,
-                pass_fds=(source, target),
+                pass_fds=self._descriptors,
                 limit=1 << 20,
                 start_new_session=True,
             )
@@ -124,10 +136,10 @@ class Pool:
         end = asyncio.get_running_loop().create_task(worker.wait())
         self._ends.add(end)
         end.add_done_callback(self._ends.discard)
-        self._send(worker, settings_as_tuple(self._settings))
+        self._send(worker, self._greeting)
         return worker
 
-    async def _ask(self, worker: Process, job: Job) -> Tally:
+    async def _ask(self, worker: Process, job: Values) -> Values:
         self._send(worker, job)
         assert worker.stdin is not None
         assert worker.stdout is not None
@@ -142,10 +154,12 @@ class Pool:
                 extra=fields(status=status, now="its paths are tried again", fix="look for a killer: memory limit?"),
             )
             raise WorkerDied(f"a worker process ended with status {status}") from error
-        return Tally.of(marshal.loads(reply))  # noqa: S302  # from our own child, over a pipe
+        answer = marshal.loads(reply)  # noqa: S302  # from our own child, over a pipe
+        assert isinstance(answer, tuple)
+        return answer
 
     @staticmethod
-    def _send(worker: Process, value: tuple[Any, ...]) -> None:
+    def _send(worker: Process, value: Values) -> None:
         body = marshal.dumps(value)
         assert worker.stdin is not None
         worker.stdin.write(LENGTH.pack(len(body)) + body)
@@ -164,3 +178,39 @@ class Pool:
             worker.stdin.close()  # It ends by itself when its stdin does.
             self._all.discard(worker)
         self._idle.clear()
+
+
+def serve(prepare: Callable[[Values], Callable[[Values], Values]]) -> None:
+    """The worker's side: greeted once, then a job after the other, until stdin ends. Owns the process."""
+    # The terminal's Ctrl-C goes to the whole group: only the daemon decides when to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.umask(0)  # Modes are given exactly.
+    stdin = os.fdopen(0, "rb", buffering=1 << 18)
+    work = prepare(_receive(stdin))
+    while True:
+        try:
+            job = _receive(stdin)
+        except EOFError:
+            return
+        answer = marshal.dumps(work(job))
+        view = memoryview(LENGTH.pack(len(answer)) + answer)
+        try:
+            while view:
+                view = view[os.write(1, view) :]
+        except BrokenPipeError:
+            return
+
+
+def _receive(stream: BinaryIO) -> Values:
+    read = stream.read
+    head = read(LENGTH.size)
+    if len(head) < LENGTH.size:
+        raise EOFError
+    (length,) = LENGTH.unpack(head)
+    body = read(length)
+    if len(body) < length:
+        raise EOFError
+    value = marshal.loads(body)  # noqa: S302  # from our own parent, over a pipe
+    assert isinstance(value, tuple)
+    return value

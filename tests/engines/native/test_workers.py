@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from instep.engines.native import pool as module
-from instep.engines.native.pool import Pool
+from instep import workers as module
 from instep.model import Batch
+from instep.workers import Pool
 from tests.engines.native.rig import Rig, temporaries, well, write
 
 MIB = 1 << 20
