@@ -1,0 +1,74 @@
+"""Starting again over a tree in which nothing changed, and what it costs to be able to."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+from benchmarks.bench import Bench, row
+from benchmarks.peers import instep_once, run
+from benchmarks.table import Line, Reach
+from benchmarks.trees import clear, plant
+from instep.core.filters import Filter
+from instep.index.ledger import Ledger
+from instep.index.scan import Scanner
+from instep.model import Change, RelPath, Scope
+
+
+@row("restart", "restart with an index, 1,000,000 files unchanged")
+def restart(bench: Bench) -> Iterator[Line]:
+    place = bench.places[0]
+    files = bench.size(1_000_000, 1_000)
+    line = Line(f"--once again, {files:,} files unchanged", "s", place.name, reaches=(Reach(0.7, "rsync"),))
+    cpu = Line("CPU of it", "s", place.name)
+    source, target = f"{place.path}/s", f"{place.path}/t"
+    clear(source, target)
+    plant(f"{source}/top", directories=max(1, files // 100), files=files)
+    instep_once(source, target)
+    for _ in range(bench.rounds):
+        ours = instep_once(source, target)
+        theirs = run(["rsync", "-a", "--delete", f"{source}/", f"{target}/"])
+        for name, taken in (("instep", ours), ("rsync", theirs)):
+            line.add(name, taken.wall_s)
+            cpu.add(name, taken.cpu_s)
+    clear(source, target)
+    yield line
+    yield cpu
+
+
+@row("index", "what the index costs per change")
+def index(bench: Bench) -> Iterator[Line]:
+    """In this process: noted in the journal, read again in the source, written to the database."""
+    place = bench.places[0]
+    files = bench.size(20_000, 1_000)
+    source = f"{place.path}/s"
+    clear(source)
+    plant(source, directories=files // 20, files=files)
+    changes = [
+        Change(RelPath(os.fsencode(os.path.relpath(f"{here}/{name}", source))))
+        for here, _, names in os.walk(source)
+        for name in names
+    ]
+    line = Line("index, CPU per change", "µs", place.name, reaches=(Reach(5),))
+    fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY)
+    scanner = Scanner(fd, Filter(()), one_file_system=False)
+    ledger = Ledger(os.fsencode(f"{place.path}/index"))
+    ledger.begin({}, whole=False)
+    for _ in range(bench.rounds):
+        before_s = time.process_time()
+        for change in changes:
+            ledger.touch((change,), ())
+        commit = ledger.take()
+        ledger.start_writing(())
+        ledger.finish(scanner.singles(commit.singles()), (), (), whole=None)
+        ledger.settle()
+        line.add("instep", 1e6 * (time.process_time() - before_s) / len(changes))
+        assert commit.scopes[changes[0].path] is Scope.ENTRY
+    ledger.close(clean=True)
+    os.close(fd)
+    clear(source)
+    for name in os.listdir(place.path):
+        if name.startswith("index"):
+            os.unlink(f"{place.path}/{name}")
+    yield line

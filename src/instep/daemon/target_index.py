@@ -1,0 +1,307 @@
+"""The index of one target while the daemon runs: what is touched is noted at once, what is at rest written later.
+
+A commit reads in the source what was touched, then lets the monitor be read until it has no more: what is not pending
+then was at rest when it was read, and the target holds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from instep.daemon.reader import Reader
+from instep.daemon.target import Target
+from instep.index.journal import Touched
+from instep.index.ledger import Commit, Ledger, NotBelieved, discard
+from instep.index.records import is_directory
+from instep.index.store import BrokenIndex
+from instep.logs import fields
+from instep.model import ROOT, Batch, Landmarks
+from instep.workers import WorkerDied
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+COMMIT_S = 5.0
+"""From the first path touched to the commit."""
+PENDING_MAX = 100_000
+"""With more paths pending than this a commit is put off: it would look at each of them."""
+TOUCHED_MAX = 1_000_000
+"""With more paths worked on and never at rest it would cost more memory than it saves time."""
+CLOCK_STEP_S = 0.5
+"""If the system's clock moved by more against the monotonic one, its times prove nothing."""
+
+Drain = Callable[[], bool]
+"""Take in what the monitor has; whether there is nothing left, so that all that happened before is pending by now."""
+
+
+class TargetIndex:
+    """Lives in the loop. Whatever goes wrong costs the index, never the mirror."""
+
+    def __init__(self, target: Target, path: bytes, reader: Reader, drain: Drain, *, margin_ns: int) -> None:
+        """Open the index at ``path``; a file that is none is replaced. BrokenIndex when that cannot be."""
+        self.target = target
+        self.path = path
+        self.doubt = "as asked"
+        """Why it is not believed; empty when it is."""
+        self._in_doubt: Touched = {}
+        self._ledger = Ledger(path)
+        self._reader = reader
+        self._drain = drain
+        self._margin_ns = margin_ns
+        self._timer: asyncio.TimerHandle | None = None
+        self._commit: asyncio.Task[None] | None = None
+        self._clocks_s = _between_clocks_s()
+        self._recognised = False
+        self._writing = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, "instep-index")  # One, so that the steps of a commit stay in order.
+
+    @property
+    def believed(self) -> bool:
+        """Whether it says what the target holds, so that only differences have to be looked at."""
+        return not self.doubt
+
+    @property
+    def whole(self) -> bool:
+        """Whether it says so now: believed, or the whole tree was brought over since."""
+        return self.target.index is self and self._ledger.whole
+
+    def ask(self, landmarks: Landmarks | None, *, away: bool) -> None:
+        """See whether it can be believed for the target; one that is away is recognised later. Blocks on the disk."""
+        try:
+            self._in_doubt = self._ledger.in_doubt()
+            if not away:
+                self._ledger.recognise(landmarks, self._in_doubt)
+                self._recognised = True
+        except NotBelieved as why:
+            self.doubt = str(why)
+        except BrokenIndex as error:
+            self.doubt = f"it is broken: {error}"
+        else:
+            self.doubt = ""
+
+    def begin(self) -> None:
+        """From now on batches are noted."""
+        self.target.index = self
+        try:
+            self._ledger.begin(self._in_doubt if self.believed else {}, whole=self.believed)
+        except BrokenIndex as error:
+            self.doubt = f"it is broken: {error}"
+            self._give_up(str(error))
+
+    def root_differs(self) -> bool:
+        """Whether the root directory's own attributes have to be brought over."""
+        return self._ledger.root_differs(self._reader.scanner.root())
+
+    # -- the way of a batch ---------------------------------------------------------------------------------------
+
+    def touch(self, batch: Batch) -> None:
+        """A batch begins; see ``Target``."""
+        try:
+            self._ledger.touch(batch.changes, batch.moves.values())
+        except BrokenIndex as error:
+            self._give_up(str(error))
+            return
+        if self._timer is None and self._commit is None:
+            self._timer = asyncio.get_running_loop().call_later(COMMIT_S, self._due)
+
+    def in_question(self) -> Touched:
+        """What a comparison cannot judge: it was worked on since the index was last brought up to date."""
+        return self._ledger.in_question()
+
+    def take_unswept(self) -> set[bytes]:
+        """Directories that are to be listed once, for what a killed process may have left there."""
+        return self._ledger.take_unswept()
+
+    async def recognises(self, *, known: bool) -> bool:
+        """Whether the target, opened again, holds what it held; if not, nothing is claimed of it any more."""
+        if known and (self._recognised or not self.whole):
+            return True
+        landmarks = await self.target.engine.landmarks()
+        self._recognised = True
+        async with self._writing:
+            try:
+                await self._in_thread(lambda: self._ledger.recognise(landmarks, self._ledger.in_question()))
+            except NotBelieved:
+                self.begin_anew()
+            except BrokenIndex as error:
+                self._give_up(str(error))
+            else:
+                return True
+        return False
+
+    def begin_anew(self) -> None:
+        """Nothing is known of the target any more."""
+        try:
+            self._ledger.begin({}, whole=False)
+        except BrokenIndex as error:
+            self._give_up(str(error))
+
+    def _give_up(self, why: str) -> None:
+        """Go on without an index; the next start compares everything."""
+        if self.target.index is not self:
+            return
+        self.target.index = None
+        log.warning(
+            "index-given-up",
+            extra=fields(
+                target=self.target.name,
+                reason=why,
+                now="it is mirrored all the same; the next start compares everything",
+            ),
+        )
+        with contextlib.suppress(BrokenIndex):
+            self._ledger.close(clean=False)
+        discard(self.path)
+
+    # -- commits --------------------------------------------------------------------------------------------------
+
+    def _due(self) -> None:
+        self._timer = None
+        if self._ledger.touched > TOUCHED_MAX:
+            self._give_up("more changes at once than it can hold")
+            return
+        self._commit = asyncio.get_running_loop().create_task(self._try())
+
+    async def _try(self) -> None:
+        try:
+            await self._write_down()
+        finally:
+            self._commit = None
+            if self.target.index is self and self._ledger.touched and self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(COMMIT_S, self._due)
+
+    async def _write_down(self) -> None:
+        """Make what is at rest a part of the index."""
+        async with self._writing:
+            if self.target.index is self and self.target.pending() <= PENDING_MAX:
+                await self._commit_touched()
+
+    async def _commit_touched(self) -> None:
+        commit = self._ledger.take()
+        held = (
+            self.target.deletions.held is not None
+        )  # The target has names then that no scan of the source would find.
+        # A tree that is still being brought over would put off all the rest.
+        pending, covering = self.target.unsettled()
+        early = [path for path in commit.trees if path in pending or _covered(path, covering) or (held and not path)]
+        self._ledger.give_back(commit, early)
+        commit = commit.without(early)
+        done = not commit.began
+        try:
+            if not done:
+                done = await self._read_and_write(commit)
+        except BrokenIndex as error:
+            await self._in_thread(self._abort)
+            self._give_up(str(error))
+        except WorkerDied:
+            pass  # Said by the pool; tried again.
+        finally:
+            if not done and self.target.index is self:
+                self._ledger.give_back(commit, commit.began)
+                await self._in_thread(self._abort)
+
+    async def _read_and_write(self, commit: Commit) -> bool:
+        ledger, target = self._ledger, self.target
+        trees = _outermost(commit.trees)
+        await self._in_thread(lambda: ledger.start_writing(trees))
+        records = await self._in_thread(lambda: self._read(commit))
+        if trees:
+            levels = [(path, began - self._margin_ns) for path, began in trees.items()]
+            async for directories in self._reader.survey(levels):
+                await self._in_thread(lambda some=directories: ledger.put(some))  # type: ignore[misc]
+        clocks_s, self._clocks_s = self._clocks_s, _between_clocks_s()
+        if abs(self._clocks_s - clocks_s) > CLOCK_STEP_S or not self._drain():
+            return False
+        pending, covering = target.unsettled()
+        if any(path in pending or _covered(path, covering) for path in trees):
+            return False
+        back = [path for path in records if path in pending or _covered(path, covering)]
+        for path in back:
+            del records[path]
+        gone = [path for path in commit.directories if path in records and not is_directory(records[path])]
+        whole = await target.engine.landmarks() if ROOT in trees else None
+        await self._in_thread(target.engine.flush)
+        await self._in_thread(lambda: ledger.finish(records, pending if trees else (), gone, whole=whole))
+        if target.index is self:
+            ledger.give_back(commit, back)
+            ledger.settle()
+        log.debug("index-written", extra=fields(target=target.name, paths=len(records), whole=ledger.whole))
+        return True
+
+    def _read(self, commit: Commit) -> dict[bytes, bytes]:
+        return self._reader.scanner.singles(commit.singles(), margin_ns=self._margin_ns)
+
+    def _abort(self) -> None:
+        with contextlib.suppress(BrokenIndex):
+            self._ledger.abort()
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    async def get_ready(self) -> None:
+        """Bring it up to date as far as possible, for a comparison with the source. BrokenIndex when it is lost."""
+        if self._commit is not None:
+            await asyncio.gather(self._commit, return_exceptions=True)
+        await self._write_down()
+        async with self._writing:
+            await self._in_thread(self._ledger.fold)
+
+    async def close(self, *, clean: bool, within_s: float) -> None:
+        """Let go of the file; ``clean``: nothing is under way at the target, so what is at rest is written."""
+        self._cancel_timer()
+        if clean and self.target.index is self:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    if self._commit is not None:
+                        await self._commit
+                    await self._write_down()
+        if self._commit is not None:
+            self._commit.cancel()
+            await asyncio.gather(self._commit, return_exceptions=True)
+        self._cancel_timer()
+        if self.target.index is self:
+            self.target.index = None
+            with contextlib.suppress(BrokenIndex):
+                await self._in_thread(lambda: self._ledger.close(clean=clean))
+        self._thread.shutdown()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _outermost(trees: dict[bytes, int]) -> dict[bytes, int]:
+    """The trees that no other one covers that began as late."""
+    kept: dict[bytes, int] = {}
+    for path in sorted(trees):
+        began = trees[path]
+        above = path
+        while above:
+            above = above.rpartition(b"/")[0]
+            if kept.get(above, -1) >= began:
+                break
+        else:
+            if path or path not in kept:
+                kept[path] = began
+    return kept
+
+
+def _covered(path: bytes, covering: Collection[bytes]) -> bool:
+    """Whether one of these is above the path."""
+    while path and covering:
+        path = path.rpartition(b"/")[0]
+        if path in covering:
+            return True
+    return False
+
+
+def _between_clocks_s() -> float:
+    return time.time() - time.monotonic()

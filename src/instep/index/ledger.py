@@ -1,0 +1,313 @@
+"""What one target holds, kept on disk: what may have been touched is noted before, what is in step is written after.
+
+A path is *touched* from the moment a batch with it begins until a commit finds it at rest: not pending, and unchanged
+in the source since the batch began. Then the target holds just what the source shows, and that is what is recorded. A
+path touched and not committed when the process ends is looked at again at the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from instep.index.journal import Journal, Touched, merged, read_journal
+from instep.index.records import UNKNOWN, parse, record
+from instep.index.store import BrokenIndex, Store
+from instep.model import ROOT, Change, Landmarks, RelPath, Scope
+
+FOLD_ROWS = 20_000
+"""After so many rows about single names these go into the texts of their directories."""
+BOOT = "/proc/sys/kernel/random/boot_id"
+_SUFFIXES = (b"", b"-wal", b"-shm", b".journal", b".journal.new")
+
+
+class NotBelieved(Exception):
+    """The index does not say for certain what the target holds; the words say why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What was touched, and may become part of the index."""
+
+    began: dict[bytes, int]
+    """Path: when its last batch began (ns)."""
+    scopes: Touched
+    directories: set[bytes]
+    """Those that were reported as directories."""
+
+    @property
+    def trees(self) -> dict[bytes, int]:
+        """What was brought over with all below it, and when that began."""
+        return {path: began for path, began in self.began.items() if self.scopes[path] is Scope.TREE}
+
+    def without(self, paths: Collection[bytes]) -> Commit:
+        """The rest."""
+        if not paths:
+            return self
+        gone = set(paths)
+        return Commit(
+            {path: began for path, began in self.began.items() if path not in gone}, self.scopes, self.directories
+        )
+
+    def singles(self) -> dict[bytes, int]:
+        """Every path with its parent: what is done to a name changes its directory's times, which are brought too."""
+        parents: dict[bytes, int] = {}
+        for path, began in self.began.items():
+            parent = path.rpartition(b"/")[0]
+            if parents.get(parent, 0) < began:
+                parents[parent] = began
+        both = {path: max(began, parents[path]) for path, began in self.began.items() if path in parents}
+        return {**parents, **self.began, **both}
+
+
+class Ledger:
+    """The index of one target, with its journal. Methods say in which thread; none is called by two at once.
+
+    Raises:
+        BrokenIndex: from every method that touches the disk; the index is of no use any more.
+    """
+
+    def __init__(self, path: bytes) -> None:
+        """Open or make the index at ``path``; the journal stands beside it."""
+        self.path = path
+        self._store = _opened(path)
+        self._journal: Journal | None = None
+        self._began: dict[bytes, int] = {}
+        self._scopes: Touched = {}
+        self._directories: set[bytes] = set()
+        self._doubtful: Touched = {}  # touched by a process before, and not looked at again yet
+        self._unswept: set[bytes] = set()
+        self._rows = self._store.change_count()
+        self.whole = False
+        """Everything has been brought over once, and what was done since is known."""
+
+    # -- start and end ------------------------------------------------------------------------------------------
+
+    def in_doubt(self) -> Touched:
+        """What the index cannot judge, though it can be believed if it ``recognises`` the target. Blocks on the disk.
+
+        Raises:
+            NotBelieved: then all is in doubt.
+        """
+        meta = self._store.meta()
+        if not meta:
+            raise NotBelieved("there was none")
+        if meta.get("whole") != b"1":
+            raise NotBelieved("the first comparison was not finished")
+        if meta.get("clean") != b"1" and meta.get("boot") != _boot():
+            raise NotBelieved("the machine went down in the middle of work")
+        touched = read_journal(self._journal_path)
+        if touched is None:
+            raise NotBelieved("its journal is lost")
+        return touched
+
+    def recognise(self, target: Landmarks | None, touched: Touched) -> None:
+        """See that this is the target that was left; names in its root that were touched may lack. Blocks on the disk.
+
+        Raises:
+            NotBelieved: it is not, or nobody can tell.
+        """
+        if target is None:
+            raise NotBelieved("the target cannot be told from another")
+        if self._store.meta().get("target") != target.identity:
+            raise NotBelieved("the target is not the one that was left")
+        self.fold()
+        lost = parse(self._store.entries(ROOT) or b"").keys() - target.names - touched.keys()
+        if lost:
+            raise NotBelieved(f"the target lacks {len(lost)} names that it had, {os.fsdecode(min(lost))!r} among them")
+
+    def begin(self, touched: Touched, *, whole: bool) -> None:
+        """From now on the target is worked on; what is in doubt stays so until it was looked at. In the loop."""
+        self._doubtful = dict(touched)
+        self._unswept = {path.rpartition(b"/")[0] for path in touched if path}
+        try:
+            if self._journal is None:
+                self._journal = Journal(self._journal_path, self.in_question())
+            else:
+                self._journal.restart(self.in_question())
+        except OSError as error:
+            raise BrokenIndex(str(error)) from error
+        self.whole = whole
+        with self._store.transaction():
+            if not whole:
+                self._store.forget(ROOT)
+                self._rows = 0
+            self._store.put_meta(whole=b"1" if whole else b"0", clean=b"0", boot=_boot())
+
+    def close(self, *, clean: bool) -> None:
+        """Let go of the files; ``clean``: nothing is under way at the target any more."""
+        try:
+            if clean and self._journal is not None:
+                with self._store.transaction():
+                    self._store.put_meta(clean=b"1")
+        finally:
+            if self._journal is not None:
+                self._journal.close()
+                self._journal = None
+            self._store.close()
+
+    def root_differs(self, info: os.stat_result) -> bool:
+        """Whether the source's root directory itself has changed since the target was given its attributes."""
+        return self._store.meta().get("root") != record(info)
+
+    # -- in the loop --------------------------------------------------------------------------------------------
+
+    def touch(self, changes: Collection[Change], moved_from: Collection[RelPath]) -> None:
+        """A batch with these paths begins. Some 0.5 us a path."""
+        now_ns = time.time_ns()
+        began, scopes, journal = self._began, self._scopes, self._journal
+        assert journal is not None
+        try:
+            for change in changes:
+                path, scope = change.path, change.scope
+                known = scopes.get(path)
+                if known is None or scope > known:
+                    journal.note(path, scope)
+                    scopes[path] = scope
+                began[path] = now_ns
+                if change.is_dir:
+                    self._directories.add(path)
+            if self._doubtful:
+                self._looked_at(changes)
+            for path in moved_from:
+                journal.note(path, Scope.TREE)
+                scopes[path] = Scope.TREE
+                began[path] = now_ns
+        except OSError as error:
+            raise BrokenIndex(f"the journal cannot grow: {error.strerror}") from error
+
+    def _looked_at(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            if change.scope >= self._doubtful.get(change.path, Scope.TREE):
+                if not change.path and change.scope is Scope.TREE:
+                    self._doubtful.clear()
+                self._doubtful.pop(change.path, None)
+
+    @property
+    def touched(self) -> int:
+        """How many paths were worked on since the last commit."""
+        return len(self._scopes)
+
+    def in_question(self) -> Touched:
+        """All that was worked on, by this process or the one before, and was not found at rest since."""
+        return merged(self._doubtful, self._scopes)
+
+    def take_unswept(self) -> set[bytes]:
+        """Directories in which the process before, or a helper of it, may have left temporary names when killed."""
+        unswept, self._unswept = self._unswept, set()
+        return unswept
+
+    def take(self) -> Commit:
+        """All that was touched; ``give_back`` what is not at rest."""
+        commit = Commit(self._began, self._scopes, self._directories)
+        self._began, self._scopes, self._directories = {}, {}, set()
+        return commit
+
+    def give_back(self, commit: Commit, paths: Iterable[bytes]) -> None:
+        """These stay touched."""
+        for path in paths:
+            scope = commit.scopes.get(path)
+            if scope is not None and path in commit.began:  # Not one that ``without`` has taken out.
+                self._scopes[path] = max(scope, self._scopes.get(path, Scope.ENTRY))
+                self._began[path] = max(commit.began[path], self._began.get(path, 0))
+                if path in commit.directories:
+                    self._directories.add(path)
+
+    # -- in a thread: blocks on the disk ------------------------------------------------------------------------
+
+    def start_writing(self, trees: Iterable[bytes]) -> None:
+        """Of these nothing is known from now on, until it is put. Ends with ``finish`` or ``abort``."""
+        self._store.begin()
+        for path in trees:
+            self._store.forget(path)
+
+    def put(self, directories: Iterable[tuple[bytes, int, bytes]]) -> None:
+        """What a survey found."""
+        self._store.put_directories((path, text) for path, _, text in directories)
+
+    def finish(
+        self,
+        records: Mapping[bytes, bytes],
+        unknown: Collection[bytes],
+        gone: Iterable[bytes],
+        *,
+        whole: Landmarks | None,
+    ) -> None:
+        """What became known of single paths; of ``unknown`` nothing is to be claimed, and ``gone`` were directories.
+
+        ``whole``: everything has been brought over to this target.
+        """
+        store = self._store
+        for path in gone:
+            store.forget(path)
+        texts: dict[bytes, list[bytes]] = {}
+        for some in (records.items(), ((path, UNKNOWN) for path in unknown)):
+            for path, one in some:
+                parent, _, name = path.rpartition(b"/")
+                if name:
+                    texts.setdefault(parent, []).append(name + b"\0" + one)
+        store.put_changes((path, b"".join(pieces)) for path, pieces in texts.items())
+        if ROOT in records:
+            store.put_meta(root=records[ROOT])
+        if whole:
+            store.put_meta(whole=b"1", target=whole.identity)
+        self._rows += len(texts)
+        if self._rows > FOLD_ROWS:
+            self._fold()
+        store.commit()
+        self.whole = self.whole or whole is not None
+
+    def abort(self) -> None:
+        """Nothing since ``start_writing`` was said."""
+        self._store.rollback()
+
+    def fold(self) -> None:
+        """Get ready for a comparison."""
+        if self._rows:
+            with self._store.transaction():
+                self._fold()
+
+    def _fold(self) -> None:
+        self._store.fold()
+        self._rows = 0
+
+    # -- in the loop again --------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """After ``write``: only what is touched by now is in doubt any more. Writes a small file."""
+        assert self._journal is not None
+        try:
+            self._journal.restart(self.in_question())
+        except OSError as error:
+            raise BrokenIndex(f"the journal cannot be written: {error.strerror}") from error
+
+    @property
+    def _journal_path(self) -> bytes:
+        return self.path + b".journal"
+
+
+def _opened(path: bytes) -> Store:
+    """The store; a file that is none is put away and begun anew."""
+    try:
+        return Store(path)
+    except BrokenIndex:
+        discard(path)
+        return Store(path)
+
+
+def discard(path: bytes) -> None:
+    """Remove an index with all that belongs to it."""
+    for suffix in _SUFFIXES:
+        with contextlib.suppress(OSError):
+            os.unlink(path + suffix)
+
+
+def _boot() -> bytes:
+    try:
+        with open(BOOT, "rb") as file:
+            return file.read().strip()
+    except OSError:
+        return b""

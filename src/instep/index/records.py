@@ -1,0 +1,63 @@
+"""What is remembered of one name, and of all names of a directory, as bytes.
+
+An entry holds inode, device, size, times, mode and owner as the source had them when the target was given what it
+holds. The inode's change time (ctime) alone gives away every change of a file, in the source's own kernel's words; the
+rest is there so that a record can be judged without it. A directory's size means nothing and is left out.
+
+One text per directory, in the order in which the file system lists it: a directory in which nothing changed is found
+equal by one comparison of bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from struct import Struct
+
+_ENTRY = Struct("<QQqqqIII")
+SIZE = _ENTRY.size
+UNKNOWN = bytes(SIZE)
+"""In the place of a record: nothing is known of this name any more."""
+_DIRECTORY_BIT = stat.S_IFDIR
+_KIND = 0o170000
+
+
+def record(info: os.stat_result) -> bytes:
+    """What is remembered of a name with this lstat."""
+    mode = info.st_mode
+    return _ENTRY.pack(
+        info.st_ino,
+        info.st_dev,
+        0 if mode & _KIND == _DIRECTORY_BIT else info.st_size,
+        info.st_mtime_ns,
+        info.st_ctime_ns,
+        mode,
+        info.st_uid,
+        info.st_gid,
+    )
+
+
+def identity_only(info: os.stat_result) -> bytes:
+    """A directory known to be there, whose own attributes may not have been brought over."""
+    return _ENTRY.pack(info.st_ino, info.st_dev, 0, 0, 0, info.st_mode, 0, 0)
+
+
+def is_directory(one: bytes) -> bool:
+    """Whether a record is one of a directory."""
+    return bool(_ENTRY.unpack(one)[5] & _KIND == _DIRECTORY_BIT)
+
+
+def same_directory(one: bytes, other: bytes) -> bool:
+    """Whether two records are of one and the same directory, whatever its attributes."""
+    return one[:16] == other[:16] and is_directory(one) and is_directory(other)
+
+
+def parse(text: bytes) -> dict[bytes, bytes]:
+    """The records of a directory's text, by name."""
+    found: dict[bytes, bytes] = {}
+    at, end = 0, len(text)
+    while at < end:
+        mark = text.index(b"\0", at)
+        found[text[at:mark]] = text[mark + 1 : mark + 1 + SIZE]
+        at = mark + 1 + SIZE
+    return found

@@ -1,0 +1,207 @@
+"""Reading the source beside the index: what differs from what the targets hold, and what they hold from now on.
+
+The source alone is read. One step is one directory; a directory that was not there before, or is another one, is
+reported as a whole and not walked.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from instep.core.filters import Filter
+from instep.index.records import UNKNOWN, identity_only, is_directory, parse, record, same_directory
+from instep.index.store import Store
+from instep.linux.openat import open_directory
+from instep.model import TEMPORARY_PREFIX, RelPath, Scope
+
+EVER = 1 << 63
+"""Later than any time of an inode."""
+_TEMPORARY = os.fsdecode(TEMPORARY_PREFIX)
+_KIND = 0o170000
+_ENTRY, _TREE = int(Scope.ENTRY), int(Scope.TREE)  # plain numbers: they travel between processes
+_AT_HAND = 64
+"""So many directories are walked depth first; what is more is handed out."""
+_VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+Finding = tuple[bytes, int, bool, bool]
+"""(path, scope, content, is_dir): to be looked at again, as a report has it."""
+Level = tuple[bytes, int]
+"""A directory that was brought over whole by a batch that began at this time (ns, the system's clock)."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a piece of a comparison found."""
+
+    reports: list[Finding] = field(default_factory=list)
+    gone: list[Finding] = field(default_factory=list)
+    """The same for names that a target holds and the source does not."""
+    gone_entries: int = 0
+    """How many names those are, with all that is below them at the target."""
+    entries: int = 0
+    """Entries looked at."""
+    levels: list[bytes] = field(default_factory=list)
+    """Directories still to be looked into."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """What there is in a piece of the source."""
+
+    directories: list[tuple[bytes, int, bytes]] = field(default_factory=list)
+    """(path, began, text)"""
+    entries: int = 0
+    levels: list[Level] = field(default_factory=list)
+
+
+class Scanner:
+    """Looks at one source under one filter. Used by one thread; every method blocks while it reads."""
+
+    def __init__(self, source: int, filters: Filter, *, one_file_system: bool) -> None:
+        self._source = source
+        self._filter = filters
+        self._filters_nothing = filters.is_trivial
+        self._one_file_system = one_file_system
+        self._device = os.fstat(source).st_dev
+
+    def compare(self, stores: Sequence[Store], levels: list[bytes], *, entries_max: int) -> Findings:
+        """Compare directories, and all below them, with what each store says a target holds.
+
+        Stops between two directories once ``entries_max`` entries were looked at; ``levels`` is consumed.
+
+        Raises:
+            BrokenIndex: a store cannot be read.
+        """
+        found = Findings()
+        while levels and found.entries < entries_max:
+            path = levels.pop()
+            try:
+                text, below, count = self._read(path, EVER)
+            except OSError as error:
+                if error.errno not in _VANISHED:  # Otherwise its own report, or its parent's, says so.
+                    found.reports.append((path, Scope.TREE, False, True))
+                continue
+            found.entries += count + 1
+            for store in stores:
+                known = store.entries(path)
+                if known != text:
+                    whole = _differences(path, parse(text), parse(known or b""), store, found)
+                    below = [name for name in below if name not in whole]
+            _descend(path, below, levels, found.levels)
+        found.levels += levels
+        levels.clear()
+        return found
+
+    def survey(self, levels: list[Level], *, entries_max: int) -> Survey:
+        """The texts of directories and all below them, with only what has not changed since their batch began.
+
+        Stops between two directories once ``entries_max`` entries were looked at; ``levels`` is consumed.
+        """
+        found = Survey()
+        while levels and found.entries < entries_max:
+            path, began_ns = levels.pop()
+            try:
+                text, below, count = self._read(path, began_ns)
+            except OSError:
+                continue  # Not known, then; the next comparison looks at it.
+            found.entries += count + 1
+            found.directories.append((path, began_ns, text))
+            prefix = path + b"/" if path else b""
+            levels += [(prefix + name, began_ns) for name in below]
+        found.levels = list(levels)
+        levels.clear()
+        return found
+
+    def root(self) -> os.stat_result:
+        """The source's root directory."""
+        return os.fstat(self._source)
+
+    def singles(self, began: Mapping[bytes, int], *, margin_ns: int = 0) -> dict[bytes, bytes]:
+        """The records of paths whose batches began at these times, less a margin.
+
+        UNKNOWN for one that is not there, has changed since, or cannot be looked at.
+        """
+        source, stat_of = self._source, os.stat
+        found: dict[bytes, bytes] = {}
+        for path, began_ns in began.items():
+            try:
+                info = stat_of(path, dir_fd=source, follow_symlinks=False) if path else self.root()
+            except OSError:
+                found[path] = UNKNOWN
+                continue
+            found[path] = record(info) if info.st_ctime_ns < began_ns - margin_ns else _changed_since(info)
+        return found
+
+    def _read(self, path: bytes, before_ns: int) -> tuple[bytes, list[bytes], int]:
+        """Text, names of directories to look into, number of entries."""
+        pieces: list[bytes] = []
+        below: list[bytes] = []
+        filters_nothing, excludes = self._filters_nothing, self._filter.excludes_entry
+        fd = open_directory(self._source, path)
+        try:
+            if self._one_file_system and path and os.fstat(fd).st_dev != self._device:
+                return b"", below, 0
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    name = os.fsencode(entry.name)
+                    try:
+                        info = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue
+                    is_dir = info.st_mode & _KIND == stat.S_IFDIR
+                    if (not filters_nothing or entry.name.startswith(_TEMPORARY)) and excludes(
+                        RelPath(path), name, is_dir
+                    ):
+                        continue
+                    if is_dir:
+                        below.append(name)
+                    one = record(info) if info.st_ctime_ns < before_ns else _changed_since(info)
+                    if one is not UNKNOWN:
+                        pieces.append(name + b"\0" + one)
+        finally:
+            os.close(fd)
+        return b"".join(pieces), below, len(pieces)
+
+
+def _changed_since(info: os.stat_result) -> bytes:
+    """What may be claimed of a name that changed after a batch with it had begun."""
+    return identity_only(info) if info.st_mode & _KIND == stat.S_IFDIR else UNKNOWN
+
+
+def _descend(path: bytes, below: list[bytes], levels: list[bytes], rest: list[bytes]) -> None:
+    """Walk on depth first, as long as that is few; the rest is for whoever is free."""
+    prefix = path + b"/" if path else b""
+    paths = [prefix + name for name in below]
+    room = _AT_HAND - len(levels)
+    levels += paths[:room]
+    rest += paths[room:]
+
+
+def _differences(
+    path: bytes, present: dict[bytes, bytes], records: dict[bytes, bytes], store: Store, found: Findings
+) -> set[bytes]:
+    """Report what differs in one directory; the names of directories that are reported whole."""
+    prefix = path + b"/" if path else b""
+    whole: set[bytes] = set()
+    for name, one in present.items():
+        known = records.pop(name, None)
+        if known == one:
+            continue
+        if not is_directory(one):
+            found.reports.append((prefix + name, _ENTRY, True, False))
+        elif known is not None and same_directory(one, known):
+            found.reports.append((prefix + name, _ENTRY, False, True))
+        else:
+            whole.add(name)
+            found.reports.append((prefix + name, _TREE, True, True))
+    for name, known in records.items():
+        is_dir = is_directory(known)
+        found.gone.append((prefix + name, _ENTRY, True, is_dir))
+        found.gone_entries += 1
+        if is_dir:
+            found.gone_entries += sum(len(parse(text)) for _, text in store.below(prefix + name))
+    return whole

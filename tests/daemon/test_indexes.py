@@ -1,0 +1,239 @@
+"""Which indexes are believed at start, and what becomes of one whose target is away then."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+
+import pytest
+
+from instep.core.changelog import ChangeLog
+from instep.daemon.indexes import Indexes
+from instep.daemon.state import StateDirectory
+from instep.daemon.target import State, Target
+from instep.errors import TargetAway, UsageError
+from instep.model import Batch, Change, Landmarks, Outcome, Progress, RelPath, Report, Scope
+from instep.spec import InitialSync, MirrorSpec, TargetSpec
+
+HERE = Landmarks(b"here", frozenset({b"a", b"d"}))
+
+
+class PaperEngine:
+    """Everything succeeds; where the target is, the test says."""
+
+    name = "paper"
+    parallel = 1
+
+    def __init__(self) -> None:
+        self.progress = Progress()
+        self.away = False
+        self.known = True
+        self.marks: Landmarks | None = HERE
+        self.flushed = 0
+
+    async def open(self) -> bool:
+        if self.away:
+            raise TargetAway("it is away")
+        return self.known
+
+    def prepare(self) -> None: ...
+
+    def sync_now(self, batch: Batch) -> tuple[Outcome, Sequence[Change]]:
+        return Outcome(), ()
+
+    async def sync(self, batch: Batch) -> Outcome:
+        return Outcome()
+
+    async def landmarks(self) -> Landmarks | None:
+        return self.marks
+
+    def flush(self) -> None:
+        self.flushed += 1
+
+    async def close(self) -> None: ...
+
+
+class Desk:
+    """A source, one target and its index, over several lives."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.source = base / "source"
+        (self.source / "d").mkdir(parents=True)
+        (self.source / "a").write_text("a")
+        (self.source / "d" / "f").write_text("f")
+        self.fd = os.open(self.source, os.O_RDONLY | os.O_DIRECTORY)
+        self.state = StateDirectory(os.fsencode(base / "state"))
+        self.drained = True
+
+    def new_life(self, mode: InitialSync = InitialSync.AUTO, *, away: bool = False) -> None:
+        self.log = ChangeLog()
+        self.engine = PaperEngine()
+        self.engine.away = away
+        self.target = Target("t", self.engine, self.log, spacing_s=0.0, settled=lambda: None)
+        spec = MirrorSpec(os.fsencode(self.source), (TargetSpec(b"/t"),), initial_sync=mode)
+        self.indexes = Indexes(spec, self.fd, [self.target], self.state, lambda: self.drained)
+
+    async def begin(self) -> bool:
+        """Whether the target has to be compared as a whole."""
+        await self.target.open()
+        return bool(await self.indexes.begin())
+
+    async def bring_all(self) -> None:
+        self.target.compare_all()
+        self.target.kick()
+
+    async def differences(self) -> list[tuple[bytes, Scope]]:
+        reports: list[Report] = []
+        compared = await self.indexes.compare(reports.append)
+        return sorted((bytes(report.path), report.scope) for report in [*reports, *compared.gone])
+
+    async def close(self, *, clean: bool = True) -> None:
+        await self.indexes.close(clean=clean, within_s=60)
+        await self.target.close()
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def run(work: Coroutine[object, object, None]) -> None:
+    asyncio.run(work)
+
+
+async def first_life(desk: Desk) -> None:
+    desk.new_life()
+    assert await desk.begin()
+    await desk.bring_all()
+    await desk.close()
+    assert desk.engine.flushed == 1
+
+
+def test_what_was_brought_over_is_known_in_the_next_life(desk: Desk) -> None:
+    async def lives() -> None:
+        await first_life(desk)
+        desk.new_life()
+        assert not await desk.begin()
+        assert desk.indexes.usable == [desk.target]
+        assert await desk.differences() == []
+        (desk.source / "a").unlink()
+        (desk.source / "new").touch()
+        assert await desk.differences() == [(b"", Scope.ENTRY), (b"a", Scope.ENTRY), (b"new", Scope.ENTRY)]
+        await desk.close()
+
+    run(lives())
+
+
+def test_what_is_pending_is_not_claimed(desk: Desk) -> None:
+    async def lives() -> None:
+        await first_life(desk)
+        desk.new_life()
+        assert not await desk.begin()
+        (desk.source / "a").write_text("changed")
+        desk.log.note(Report(RelPath(b"a")), 0.0)
+        desk.target.kick()
+        desk.target.room.failed(Change(RelPath(b"a")), "no", 0.0)
+        await desk.close()
+        desk.new_life()
+        assert not await desk.begin()
+        assert (b"a", Scope.ENTRY) in await desk.differences()
+        await desk.close()
+
+    run(lives())
+
+
+def test_nothing_is_claimed_while_reports_may_be_missing(desk: Desk) -> None:
+    async def lives() -> None:
+        await first_life(desk)
+        desk.new_life()
+        assert not await desk.begin()
+        (desk.source / "a").write_text("changed")
+        desk.log.note(Report(RelPath(b"a")), 0.0)
+        desk.target.kick()
+        desk.drained = False
+        await desk.close()
+        desk.drained = True
+        desk.new_life()
+        assert not await desk.begin()
+        assert (b"a", Scope.ENTRY) in await desk.differences()
+        await desk.close()
+
+    run(lives())
+
+
+@pytest.mark.parametrize("found", ["the same", "another", "emptied"])
+def test_a_target_that_is_away_at_start_is_recognised_when_it_is_back(
+    desk: Desk, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instep.daemon.target.backoff_s", lambda *_: 0.0)
+
+    async def lives() -> None:
+        await first_life(desk)
+        desk.new_life(away=True)
+        desk.engine.known = False  # So says every engine of a target that it sees for the first time.
+        if found == "another":
+            desk.engine.marks = Landmarks(b"there", HERE.names)
+        elif found == "emptied":
+            desk.engine.marks = Landmarks(b"here", frozenset())
+        assert not await desk.begin()
+        assert desk.target.reason == "it is away"
+        desk.engine.away = False
+        async with asyncio.timeout(60):
+            while desk.target.state is State.AWAY:  # noqa: ASYNC110  # a target tells nobody
+                await asyncio.sleep(0.001)
+        if found == "the same":
+            assert desk.indexes.usable == [desk.target]
+            assert desk.target.totals.batches == 0
+            assert await desk.differences() == []
+        else:
+            assert desk.target.totals.batches == 1  # all of it was compared
+        await desk.close()
+
+    run(lives())
+
+
+@pytest.mark.parametrize("mode", [InitialSync.FULL, InitialSync.NONE])
+def test_an_index_that_was_not_asked_for_claims_nothing(desk: Desk, mode: InitialSync) -> None:
+    async def lives() -> None:
+        await first_life(desk)
+        desk.new_life(mode)
+        assert await desk.begin() is (mode is InitialSync.FULL)
+        await desk.close()
+        desk.new_life()
+        assert await desk.begin()
+        await desk.close()
+
+    run(lives())
+
+
+def test_refused_where_only_the_index_would_do(desk: Desk) -> None:
+    async def life() -> None:
+        desk.new_life(InitialSync.INDEX)
+        with pytest.raises(UsageError, match="there was none"):
+            await desk.begin()
+        await desk.close(clean=False)
+
+    run(life())
+
+
+def test_a_state_directory_that_fills_up_costs_the_index_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lives() -> None:
+        await first_life(desk)
+        desk.new_life()
+        assert not await desk.begin()
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("instep.index.journal.Journal.note", full)
+        desk.log.note(Report(RelPath(b"a")), 0.0)
+        desk.target.kick()
+        assert desk.target.totals.batches == 1
+        assert desk.target.index is None
+        assert not list((desk.base / "state").glob("*.index*"))
+        await desk.close()
+
+    run(lives())
