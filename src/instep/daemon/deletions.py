@@ -1,0 +1,71 @@
+"""The deletions of one target that wait for the operator's word, and what it may delete meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+
+from instep.logs import fields
+from instep.model import Change, Deletions, Held, Outcome, Scope
+
+log = logging.getLogger(__name__)
+
+
+class DeletionGuard:
+    """Lives in the loop. An engine holds deletions (``Outcome.held``); here they are remembered, said and confirmed."""
+
+    def __init__(self, target: str) -> None:
+        self.held: Held | None = None
+        """What waits to be confirmed."""
+        self.mode = Deletions.LIMITED
+        """What the next batch may delete."""
+        self._target = target
+
+    def allow(self) -> None:
+        """The next comparison of the whole tree may delete what it finds."""
+        self.mode = Deletions.CONFIRMED
+
+    def started(self) -> None:
+        """The start is over, and with it what was allowed for it alone."""
+        if self.mode is Deletions.CONFIRMED and self.held is None:
+            self.mode = Deletions.LIMITED
+
+    def confirm(self) -> bool:
+        """The operator wants them: the next comparison makes them. False when nothing is held."""
+        if self.held is None:
+            return False
+        log.info("deletions-confirmed", extra=fields(target=self._target, now="the whole tree is compared"))
+        self.allow()
+        return True
+
+    def weigh(self, changes: Sequence[Change], mode: Deletions, outcome: Outcome) -> None:
+        """A batch that was started in this mode ended; needed where it held deletions, or the mode is not LIMITED."""
+        held = outcome.held
+        if held is None:
+            whole = any(not change.path and change.scope is Scope.TREE for change in changes)
+            if not whole or outcome.away or outcome.full or mode is not self.mode:
+                return
+            if self.held is not None:
+                log.info("deletions-held-no-more", extra=fields(target=self._target, deleted=outcome.deleted))
+            self.held, self.mode = None, Deletions.LIMITED
+            return
+        if held != self.held:
+            more = "" if held.counted else "more than "
+            log.error(
+                "deletions-held",
+                extra=fields(
+                    target=self._target,
+                    count=held.count,
+                    counted=held.counted,
+                    of=held.of,
+                    names=list(held.sample),
+                    reason=f"the source lacks {more}{held.count} of the {more}{held.of} names at the target",
+                    now="none of them is deleted; all else is brought over",
+                    fix="is the source what it should be, and mounted? If so: kill -s RTMIN+1"
+                    f" {os.getpid()}, or start once with --force-delete; the limit is --max-delete",
+                ),
+            )
+        self.held = held
+        if self.mode is not Deletions.CONFIRMED or mode is Deletions.CONFIRMED:
+            self.mode = Deletions.HELD  # Otherwise they were confirmed while this one was under way.

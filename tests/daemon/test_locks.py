@@ -1,0 +1,145 @@
+"""Who may bring a target in step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from instep.daemon import locks
+from instep.daemon.locks import TargetLocks
+from instep.daemon.state import StateDirectory
+from instep.errors import TargetError
+from instep.linux.flock import lock
+from instep.spec import MirrorSpec, Rule, TargetSpec
+
+Make = Callable[..., TargetLocks]
+FAR = b"host:/backup"
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Locks of mirrors with one state directory."""
+    made: list[TargetLocks] = []
+
+    def one(source: bytes = b"/source", *, state: bool = True, **more: object) -> TargetLocks:
+        spec = replace(MirrorSpec(source, ()), **more)  # type: ignore[arg-type]
+        made.append(TargetLocks(spec, StateDirectory(bytes(tmp_path / "state")) if state else None))
+        return made[-1]
+
+    yield one
+    for each in made:
+        each.close()
+
+
+def target(path: Path | bytes) -> TargetSpec:
+    return TargetSpec(bytes(path))
+
+
+def refused(take: Callable[[], None]) -> str:
+    with pytest.raises(TargetError) as caught:
+        take()
+    assert caught.value.code == "target-in-use"
+    return caught.value.what
+
+
+@pytest.mark.parametrize("state", [True, False])
+def test_the_second_is_refused_until_the_first_lets_go(make: Make, tmp_path: Path, state: bool) -> None:
+    here = tmp_path / "target"
+    here.mkdir()
+    first, second = make(b"/first"), make(state=state)
+    first.take(target(here))
+    first.take(target(here))
+    words = refused(lambda: second.take(target(here)))
+    assert f"process {os.getpid()} of" in words
+    assert ("/first" in words) == state
+    first.close()
+    second.take(target(here))
+
+
+def test_a_far_target_goes_by_its_address(make: Make) -> None:
+    first, second = make(), make()
+    first.take(target(FAR))
+    assert "mirrors /source to host:/backup" in refused(lambda: second.take(target(FAR)))
+    second.take(target(b"host:/other"))
+    first.close()
+    second.take(target(FAR))
+
+
+def test_another_directory_in_its_place_is_locked_anew(make: Make, tmp_path: Path) -> None:
+    here, before = tmp_path / "target", tmp_path / "before"
+    here.mkdir()
+    first, second = make(), make(state=False)
+    first.take(target(here))
+    here.rename(before)
+    first.take(target(here))  # nothing is there: it keeps what it has
+    refused(lambda: second.take(target(before)))
+    here.mkdir()
+    first.take(target(here))
+    refused(lambda: second.take(target(here)))
+    second.take(target(before))
+
+
+def test_where_directories_cannot_be_locked_the_file_does_it(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "target"
+    here.mkdir()
+    real = lock
+    monkeypatch.setattr(locks, "lock", lambda fd: real(fd) if os.path.isfile(f"/proc/self/fd/{fd}") else False)
+    first, second = make(), make()
+    first.take(target(here))
+    refused(lambda: second.take(target(here)))
+    (tmp_path / "link").symlink_to(here)
+    refused(lambda: second.take(target(tmp_path / "link")))
+
+
+def test_one_within_the_other(make: Make, tmp_path: Path) -> None:
+    outer, inner = tmp_path / "outer", tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    spared = {"rules": (Rule(include=False, pattern=b"/inner"),)}
+    for first, second, word in ((outer, inner, "lies inside"), (inner, outer, "holds")):
+        one, other = make(), make()
+        one.take(target(first))
+        assert word in refused(lambda other=other, second=second: other.take(target(second)))  # type: ignore[misc]
+        one.close()
+    for more in (spared, {"delete": False}):
+        for first, second in ((outer, inner), (inner, outer)):
+            one, other = make(**more), make(**more)
+            one.take(target(first))
+            other.take(target(second))
+            one.close()
+            other.close()
+    one, other = make(**spared, delete_excluded=True), make()
+    one.take(target(outer))
+    refused(lambda: other.take(target(inner)))
+
+
+def test_files_of_the_dead_are_removed(make: Make, tmp_path: Path) -> None:
+    first = make()
+    first.take(target(FAR))
+    first.close()
+    stale = tmp_path / "state" / f"{locks.PREFIX}stale{locks.SUFFIX}"
+    stale.write_bytes(b"no JSON")
+    second = make()
+    second.take(target(b"host:/other"))
+    assert len(list((tmp_path / "state").glob(f"{locks.PREFIX}*"))) == 1
+
+
+def test_state_that_cannot_be_written_stops_nothing(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = tmp_path / "target"
+    here.mkdir()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    first = make()
+    first.take(target(here))
+    assert [record.message for record in caplog.records] == ["lock-not-written"]
+    refused(lambda: make(state=False).take(target(here)))
