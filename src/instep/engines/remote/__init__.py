@@ -1,0 +1,1 @@
+"""A target on another machine, written by an agent that travels over one ssh connection."""

@@ -1,0 +1,349 @@
+"""The remote engine: one agent over one connection; what is quick goes out in the caller's turn, answers come later."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import struct
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from instep.core.deletions import is_limited
+from instep.engines import ssh
+from instep.engines.remote import agent
+from instep.engines.remote.connection import Connection, Far, NoPython, Wanted, remote_command
+from instep.engines.remote.contents import Contents
+from instep.engines.remote.job import RACY_WAIT_S, Job, names_of
+from instep.engines.remote.links import Links, seek
+from instep.engines.remote.names import Large, Linked
+from instep.engines.remote.pace import Pace
+from instep.engines.remote.pruning import delete_or_hold
+from instep.engines.remote.request import Item, Task
+from instep.engines.remote.session import LARGE_BYTES, Session, Settings
+from instep.engines.remote.source import FEW, have_own_directory
+from instep.engines.remote.stream import Sender
+from instep.errors import TargetAway, TargetError
+from instep.logs import fields
+from instep.model import ROOT, Batch, Change, Landmarks, Outcome, Postponed, Progress, RelPath, Scope
+from instep.spec import Compress, MaxDelete
+
+log = logging.getLogger(__name__)
+
+PARALLEL = 32
+"""Small changes on their way at once; each is answered after a round trip."""
+LARGE_AT_ONCE = 2
+READERS = 2
+"""Threads that read the source for bulk."""
+FLUSH_S = 120.0
+SEEK_PAUSE = 10.0
+"""Looking for unknown names of linked files takes at most one part in so many of the time."""
+
+__all__ = ["NoPython", "RemoteEngine", "Settings"]
+
+
+class _Tie(NamedTuple):
+    """What lasts as long as one connection does."""
+
+    connection: Connection
+    far: Far
+    session: Session
+    loop: asyncio.AbstractEventLoop
+
+
+class RemoteEngine:
+    """Keeps one directory of another machine in step with the source. See ``instep.ports.Engine``."""
+
+    name = "remote"
+
+    def __init__(
+        self,
+        target: bytes,
+        *,
+        source_fd: int,
+        settings: Settings,
+        max_delete: MaxDelete,
+        big_wait_s: Callable[[int, Change, float], float],
+        ssh_words: Sequence[bytes] = ssh.COMMAND,
+        contents: Contents | None = None,
+        compress: Compress = Compress.AUTO,
+        command: Callable[[ssh.Place], Sequence[bytes]] | None = None,
+    ) -> None:
+        """Not yet open.
+
+        Args:
+            target: ``host:path``, ``user@host:path`` or ``ssh://user@host:port/path``.
+            source_fd: The source's root.
+            settings: What is kept, and how.
+            max_delete: How many names one comparison of the whole tree may delete.
+            big_wait_s: How long a file of this size has still to wait.
+            ssh_words: The ssh command with its own options.
+            compress: Whether frames are packed.
+            contents: Shared with the other engines of this mirror; None: nothing to share.
+            command: What starts the agent, if not ssh.
+        """
+        place = ssh.place(target)
+        if place is None:
+            raise TargetError(
+                "bad-target",
+                f"the target {os.fsdecode(target)} names no directory on a host that ssh reaches",
+                fix="write host:/path or ssh://user@host:port/path",
+            )
+        self.progress = Progress()
+        self.parallel = PARALLEL
+        self._address = target
+        self._place = place
+        self._source = source_fd
+        self._settings = settings
+        self._max_delete = max_delete
+        self._big_wait_s = big_wait_s
+        self._ssh_words = tuple(ssh_words)
+        self._contents = contents
+        self._compress = compress
+        self._command = command or self._over_ssh
+        self._pace = Pace(settings.bandwidth_bytes_per_s)
+        self._identity: tuple[int, int, int] | None = None
+        self._tie: _Tie | None = None
+        self._jobs: dict[int, tuple[Batch, Job]] = {}  # the batch is held so that its id stays its own
+        self._links = Links()
+        self._seek_again_s = 0.0
+        self._streams = 0
+        self._cut: list[tuple[bytes, bytes]] = []
+        self._reader = ThreadPoolExecutor(READERS, "instep-remote", have_own_directory)
+        if self._pace.is_limited:
+            self.parallel = 4
+
+    def _over_ssh(self, place: ssh.Place) -> Sequence[bytes]:
+        return [*ssh.command(self._ssh_words, port=place.port), b"--", place.host, remote_command()]
+
+    async def open(self) -> bool:
+        """Connect, send the agent over, and let it open the target, making its last component on the first call.
+
+        Returns:
+            Whether it is the directory that was left: then nothing below it needs to be compared anew.
+
+        Raises:
+            NoPython: there is none over there that could run the agent.
+            TargetError: ssh refuses, or the target cannot be used.
+            TargetAway: not reachable now.
+        """
+        await self._untie()
+        first = self._identity is None
+        settings = self._settings
+        flags = (
+            agent.MAY_MAKE_ROOT * (first and not settings.dry_run)
+            | agent.MAY_DELETE * settings.delete
+            | agent.PROTECTED * (bool(settings.rules) and not settings.delete_excluded)
+            | agent.DRY * settings.dry_run
+        )
+        connection = Connection(self._place.host, self._compress)
+        wanted = Wanted(self._place.path or b".", flags, settings.keep, settings.umask)
+        try:
+            far = await connection.open(self._command(self._place), wanted)
+        except BaseException:
+            await connection.close()
+            raise
+        known = self._identity == far.identity
+        if not first and not known:
+            self._links = Links()
+        self._identity = far.identity
+        self._tie = _Tie(connection, far, Session(self._source, settings, far), asyncio.get_running_loop())
+        return known
+
+    def prepare(self) -> None:
+        """Nothing takes long to start."""
+
+    def sync_now(self, batch: Batch) -> tuple[Outcome, Sequence[Change]]:
+        """Send what is quick to read; all changes are returned, for ``sync`` awaits the answers."""
+        changes = batch.changes
+        tie = self._tie
+        if tie is None or tie.connection.gone:
+            return Outcome(away=tie.connection.gone if tie is not None else "not connected"), ()
+        if (
+            len(changes) > FEW
+            or self._pace.is_limited
+            or self._settings.dry_run
+            or any(change.scope is not Scope.ENTRY for change in changes)
+        ):
+            return Outcome(), changes
+        job = self._job(tie, batch)
+        try:
+            job.start()
+        except TargetAway as away:
+            return Outcome(away=str(away)), ()
+        self._jobs[id(batch)] = (batch, job)
+        return Outcome(), changes
+
+    async def sync(self, batch: Batch) -> Outcome:
+        """Await the answers for what was sent, and do the rest."""
+        started = self._jobs.pop(id(batch), None)
+        tie = self._tie
+        if started is not None:
+            job = started[1]
+        elif tie is not None:
+            job = self._job(tie, batch)
+        else:
+            return Outcome(away="not connected")
+        settings = self._settings
+        limited = settings.delete and not settings.dry_run and is_limited(batch, self._max_delete)
+        job.producer.holds |= limited
+        try:
+            await job.run()
+            if limited and job.producer.extra:
+                job.outcome.held = await delete_or_hold(job, self._max_delete)
+                job.producer.holds = False
+            if job.large:
+                await self._large(job, batch)
+            if job.linked:
+                await self._linked(job, batch)
+            if self._cut:
+                self._cut = await job.forget(self._cut)
+            if job.producer.has_work:
+                await job.run()
+        except TargetAway as away:
+            job.outcome.away = str(away)
+        except (agent.ProtocolError, struct.error) as error:
+            tie = self._tie
+            if tie is not None:
+                tie.connection.give_up(f"what came from there does not fit: {error}")
+            job.outcome.away = f"what came from there does not fit: {error}"
+        finally:
+            self._cut += job.cut
+            job.close()
+        return job.outcome
+
+    async def landmarks(self) -> Landmarks | None:
+        """By what the open target is known again after a restart; None when that cannot be told."""
+        tie = self._tie
+        if tie is None:
+            return None
+        job = self._job(tie, Batch((), 0.0))
+        try:
+            listing = await job.listing(b"")
+        except TargetAway:
+            return None
+        if listing is None:
+            return None
+        identity = b"%s\0%d:%d:%d" % (self._address, *tie.far.identity)
+        return Landmarks(identity, frozenset(name for name in listing if name))
+
+    def flush(self) -> None:
+        """Let the far kernel write everything to its disk. Blocks; called in a thread."""
+        tie = self._tie
+        if tie is not None:
+            with contextlib.suppress(TargetAway, TimeoutError):
+                asyncio.run_coroutine_threadsafe(tie.connection.flush(), tie.loop).result(FLUSH_S)
+
+    async def close(self) -> None:
+        """Let go of the far side."""
+        await self._untie()
+        self._reader.shutdown(wait=True, cancel_futures=True)
+
+    def _job(self, tie: _Tie, batch: Batch) -> Job:
+        return Job(tie.connection, tie.session, batch, self.progress, self._contents, self._pace, self._reader)
+
+    async def _untie(self) -> None:
+        for _, job in self._jobs.values():
+            job.close()
+        self._jobs.clear()
+        tie, self._tie = self._tie, None
+        if tie is not None:
+            await tie.connection.close()
+
+    # -- large files ----------------------------------------------------------------------------------------------
+
+    async def _large(self, job: Job, batch: Batch) -> None:
+        """Send files that no frame holds. The largest get a batch of their own: they would keep others waiting."""
+        now: list[Large] = []
+        own = min(LARGE_BYTES, self._settings.large_bytes)
+        large, job.large = job.large, []
+        alone = len(large) <= LARGE_AT_ONCE and {RelPath(item.path) for item in large} == job.by_path.keys()
+        for item in large:
+            if job.producer.names.is_full:
+                return
+            if item.size < own or self._settings.dry_run:
+                now.append(item)
+                continue
+            change = job.by_path.get(RelPath(item.path))
+            wait_s = 0.0
+            if change is None:
+                change = Change(RelPath(item.path), content=True)
+            elif not batch.flushing:
+                wait_s = self._big_wait_s(item.size, change, batch.now_s)
+            if wait_s > 0 or not alone:
+                job.outcome.postponed.append(Postponed(change, wait_s))
+            else:
+                now.append(item)
+        waiting = iter(now)
+        await _all(self._take_turns(job, waiting) for _ in range(LARGE_AT_ONCE))
+
+    async def _take_turns(self, job: Job, waiting: Iterator[Large]) -> None:
+        for item in waiting:
+            if self._settings.dry_run:
+                job.outcome.entries += 1
+                log.info("would-change", extra=fields(what=f"update {os.fsdecode(item.path)}"))
+                continue
+            self._streams = self._streams % 0xFFFFFF + 1
+            await Sender(job, self._streams, item).run()
+
+    # -- files with several names ---------------------------------------------------------------------------------
+
+    async def _linked(self, job: Job, batch: Batch) -> None:
+        """Bring over files with several names, first looking for names that no report has told of."""
+        links = self._links
+        for item in job.linked:
+            links.note(item.path, item.inode)
+        linked, job.linked = job.linked, []
+        whole = any(change.path == ROOT and change.scope is Scope.TREE for change in batch.changes)
+        wanted = {item.inode: item.names for item in linked if self._lacks(item)}
+        if wanted and not whole:
+            loop = asyncio.get_running_loop()
+            since_s = loop.time()
+            if since_s >= self._seek_again_s:
+                for path, inode in await loop.run_in_executor(None, seek, self._source, set(wanted)):
+                    links.note(path, inode)
+                now_s = loop.time()
+                self._seek_again_s = now_s + SEEK_PAUSE * (now_s - since_s)
+                whole = True
+        if whole:
+            for inode, count in wanted.items():
+                links.sought(inode, count)
+        elif wanted:
+            for item in linked:
+                if item.inode in wanted:
+                    change = job.by_path.get(RelPath(item.path)) or Change(RelPath(item.path))
+                    job.outcome.postponed.append(Postponed(change, RACY_WAIT_S))
+        producer = job.producer
+        producer.names.take_links = True
+        groups = names_of(linked)
+        leaders: dict[bytes, list[bytes]] = {}
+        for inode, content in groups.items():
+            names = links.names(self._source, inode)
+            if names:
+                leaders[names[0]] = names[1:]
+                producer.work.append(Item(Task.NAME, names[0], content))
+        await job.run()
+        if job.large:
+            large, job.large = job.large, []
+            await _all(self._take_turns(job, iter([item])) for item in large)
+        failed = {failure.change.path for failure in job.outcome.failures}
+        for leader, names in leaders.items():
+            if RelPath(leader) not in failed:
+                producer.link(leader, names)
+        await job.run()
+
+    def _lacks(self, item: Linked) -> bool:
+        return self._links.lacks(self._source, item.inode, item.names)
+
+
+async def _all(tasks: Iterable[Coroutine[None, None, None]]) -> None:
+    """Run them side by side; the first that fails ends the others."""
+    running = [asyncio.ensure_future(task) for task in tasks]
+    try:
+        await asyncio.gather(*running)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

@@ -1,0 +1,100 @@
+"""Hard links of the source: which names are one file.
+
+Only files with more than one name are known here. What is known is a memory of what was once seen: every name is looked
+at again before it is used. In the loop's thread, but for ``seek``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+from instep.engines.remote.session import join
+from instep.linux.openat import open_directory
+
+Inode = tuple[int, int]
+
+
+class Links:
+    """The names of each multiply linked inode of the source, as far as seen."""
+
+    def __init__(self) -> None:
+        self._names: dict[Inode, set[bytes]] = {}
+        self._inodes: dict[bytes, Inode] = {}
+        self._outside: dict[Inode, int] = {}  # looked for all over the source in vain, when it had so many names
+
+    def note(self, path: bytes, inode: Inode) -> None:
+        """This name is one of this inode's."""
+        if self._inodes.get(path) != inode:
+            self._forget(path)
+            self._inodes[path] = inode
+            self._names.setdefault(inode, set()).add(path)
+
+    def names(self, source: int, inode: Inode) -> list[bytes]:
+        """The names that still are this inode's, in a stable order; what is something else by now is forgotten."""
+        for path in list(self._names.get(inode, ())):
+            if _inode(source, path) != inode:
+                self._forget(path)
+        return sorted(self._names.get(inode, ()))
+
+    def lacks(self, source: int, inode: Inode, count: int) -> bool:
+        """Whether it has names that were neither seen nor looked for."""
+        return len(self.names(source, inode)) < count and self._outside.get(inode) != count
+
+    def sought(self, inode: Inode, count: int) -> None:
+        """The whole source was searched; names still unknown are outside of it."""
+        if len(self._names.get(inode, ())) < count:
+            self._outside[inode] = count
+
+    def _forget(self, path: bytes) -> None:
+        inode = self._inodes.pop(path, None)
+        if inode is not None:
+            names = self._names[inode]
+            names.discard(path)
+            if not names:
+                del self._names[inode]
+                self._outside.pop(inode, None)
+
+
+def seek(source: int, wanted: set[Inode]) -> list[tuple[bytes, Inode]]:
+    """All names of these inodes below the source; reads every directory (8 us each), so it belongs in a thread.
+
+    A file that gets a second name is reported under the new one only; the first, never written since, is found here.
+    """
+    numbers = {inode for _, inode in wanted}
+    found: list[tuple[bytes, Inode]] = []
+    todo = [b""]
+    while todo:
+        path = todo.pop()
+        try:
+            fd = open_directory(source, path)
+        except OSError:
+            continue  # Gone or unreadable: what is there cannot be brought over anyway.
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(join(path, os.fsencode(entry.name)))
+                    elif entry.inode() in numbers:
+                        with contextlib.suppress(FileNotFoundError):
+                            info = entry.stat(follow_symlinks=False)
+                            if (info.st_dev, info.st_ino) in wanted:
+                                found.append((join(path, os.fsencode(entry.name)), (info.st_dev, info.st_ino)))
+        finally:
+            os.close(fd)
+    return found
+
+
+def _inode(source: int, path: bytes) -> Inode | None:
+    """The file that this name of the source is one of, if it is one."""
+    parent, _, name = path.rpartition(b"/")
+    try:
+        fd = open_directory(source, parent)
+        try:
+            info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        finally:
+            os.close(fd)
+    except OSError:
+        return None
+    return (info.st_dev, info.st_ino) if stat.S_ISREG(info.st_mode) else None

@@ -1,0 +1,319 @@
+"""The source's side of single names: reads what is there now, and says it in operations.
+
+Nothing is followed, and whatever is read was opened relative to a directory descriptor. Used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import NamedTuple
+
+from instep.engines.remote import agent
+from instep.engines.remote.contents import Contents
+from instep.engines.remote.request import Frame, Item, Sent, Task
+from instep.engines.remote.session import INLINE_BYTES, VERIFY_BYTES, Session, join
+
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+RACES_MAX = 3
+VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE})
+
+
+class Large(NamedTuple):
+    """A file that does not fit into a frame."""
+
+    path: bytes
+    size: int
+    item: Item
+    equal: bool
+    """Most likely the target has it already: compare first."""
+
+
+class Linked(NamedTuple):
+    """A file with several names."""
+
+    path: bytes
+    inode: tuple[int, int]
+    names: int
+    content: bool
+
+
+class Found:
+    """What was met besides what went into frames; emptied by whoever takes it."""
+
+    def __init__(self) -> None:
+        self.failures: list[tuple[bytes, str]] = []
+        self.large: list[Large] = []
+        self.linked: list[Linked] = []
+        self.touched: dict[bytes, None] = {}
+        self.compared = 0
+        self.kept = 0
+        """Names that both sides have."""
+        self.directories = 0
+        self.planned: list[str] = []
+
+
+class Names:
+    """Says in operations what single names of the source are: in ``frame``; whatever else was met, in ``found``."""
+
+    def __init__(self, session: Session, contents: Contents | None) -> None:
+        self.session = session
+        self.frame = Frame()
+        self.found = Found()
+        self.is_full = False
+        """The target has no room: nothing that needs any is sent."""
+        self.take_links = False
+        """Files with several names are to be sent like others."""
+        self._contents = contents
+        self._opened: dict[bytes, int] = {}
+
+    def close_directories(self) -> None:
+        """Let go of the directories that were opened for single names: held longer, they could be moved elsewhere."""
+        for fd in self._opened.values():
+            os.close(fd)
+        self._opened.clear()
+
+    def name(self, item: Item) -> None:
+        """One name: what it is now, or that it is gone."""
+        parent, _, name = item.path.rpartition(b"/")
+        try:
+            directory = self._open(parent)
+        except OSError as error:
+            if error.errno not in VANISHED:
+                self.failed(item.path, error, "cannot open its directory in the source")
+            return  # An ancestor is gone: that has a report of its own.
+        for attempt in range(RACES_MAX):
+            try:
+                info = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            except FileNotFoundError:
+                self._gone(item, parent, name)
+                return
+            except OSError as error:
+                self.failed(item.path, error, "cannot read the source")
+                return
+            try:
+                self._bring(item, directory, parent, name, info)
+            except OSError as error:
+                if error.errno in VANISHED and attempt < RACES_MAX - 1:
+                    continue
+                self.failed(item.path, error, "cannot read the source")
+            return
+
+    def _gone(self, item: Item, parent: bytes, name: bytes) -> None:
+        if self.session.settings.delete:
+            self.delete(item, parent, name)
+            self.found.touched[parent] = None
+
+    def delete(self, item: Item, parent: bytes, name: bytes) -> None:
+        """Remove a name at the target."""
+        path = join(parent, name)
+        if self.planned("delete ", path):
+            return
+        self.frame.enter(parent, item)
+        flags = 0 if self.session.protects else agent.RECURSIVE
+        self.frame.add(Sent(agent.DELETE, path, item), name, flags=flags)
+
+    def _bring(self, item: Item, directory: int, parent: bytes, name: bytes, info: os.stat_result) -> None:
+        """Say what the source has under this name. OSError when it is not what ``info`` says any more."""
+        mode = info.st_mode
+        kind = stat.S_IFMT(mode)
+        if kind == stat.S_IFREG:
+            self.file(item, directory, parent, name, info)
+            if item.content:
+                self.found.touched[parent] = None
+        elif kind == stat.S_IFDIR:
+            if self.planned("make ", item.path):
+                return
+            self.frame.enter(parent, item)
+            self.frame.add(Sent(agent.MKDIR, item.path, item), name)
+            if item.content:
+                self.found.touched[parent] = None
+        else:
+            self.special(item, directory, parent, name, info)
+            self.found.touched[parent] = None
+
+    def file(
+        self,
+        item: Item,
+        directory: int,
+        parent: bytes,
+        name: bytes,
+        info: os.stat_result,
+        *,
+        probably_equal: bool = False,
+        opened: int = -1,
+    ) -> None:
+        """A regular file; OSError when it is not what ``info`` says any more. ``opened``: it is open already."""
+        path = item.path
+        if info.st_nlink > 1 and self.session.settings.preserve.hard_links and not self.take_links:
+            self.found.linked.append(Linked(path, (info.st_dev, info.st_ino), info.st_nlink, item.content))
+            return
+        if self.is_full and info.st_size:
+            return
+        if info.st_size >= INLINE_BYTES:
+            if not item.content and item.task is Task.NAME:
+                self.meta(item, directory, parent, name)
+            else:
+                self.found.large.append(Large(path, info.st_size, item, probably_equal))
+            return
+        if self.planned("update ", path):
+            return
+        if probably_equal and info.st_size >= VERIFY_BYTES and item.task is not Task.WRITE:
+            self._verify(item, directory, parent, name)
+            return
+        if opened >= 0:
+            self._put(item, opened, info, parent, name)
+            return
+        opened = os.open(name, READ, dir_fd=directory)
+        try:
+            info = os.fstat(opened)
+            if not stat.S_ISREG(info.st_mode) or info.st_size >= 2 * INLINE_BYTES:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))  # swapped since lstat: look again
+            self._put(item, opened, info, parent, name)
+        finally:
+            os.close(opened)
+
+    def _put(self, item: Item, fd: int, info: os.stat_result, parent: bytes, name: bytes) -> None:
+        contents = self._contents
+        for_root = self.session.far.is_root
+        kept = contents.get(info, for_root=for_root) if contents is not None else None
+        racy = False
+        if kept is not None:
+            head, data = kept
+        else:
+            info, head, data, racy = self._read(fd, info)
+            if contents is not None and not racy:
+                contents.put(info, head, data, for_root=for_root)
+        flags = agent.LINKED if info.st_nlink > 1 else 0
+        if self.session.settings.preserve.sparse and len(data) > 4096 and info.st_blocks * 512 < len(data):
+            flags |= agent.SPARSE
+        self.frame.enter(parent, item)
+        sent = Sent(agent.PUT, item.path, item, len(data), racy)
+        self.frame.add(sent, name, head, data, flags=flags)
+
+    def _read(self, fd: int, info: os.stat_result) -> tuple[os.stat_result, bytes, bytes, bool]:
+        """fstat, attributes and content of a file; whether the content may hold parts of two versions."""
+        for left in range(RACES_MAX - 1, -1, -1):
+            data = os.pread(fd, info.st_size + 1, 0)
+            head = self.session.attributes(info, self.session.xattrs(fd))
+            after = os.fstat(fd)
+            if (
+                len(data) == info.st_size
+                and after.st_ctime_ns == info.st_ctime_ns
+                and after.st_mtime_ns == info.st_mtime_ns
+            ):
+                return info, head, data, False
+            if not left:
+                return info, head, data[: info.st_size], True
+            info = after
+        raise AssertionError("unreachable")
+
+    def meta(self, item: Item, directory: int, parent: bytes, name: bytes) -> None:
+        """The attributes of a file whose content the target has."""
+        fd = os.open(name, READ, dir_fd=directory)
+        try:
+            info = os.fstat(fd)
+            head = self.session.attributes(info, self.session.xattrs(fd))
+        finally:
+            os.close(fd)
+        path = join(parent, name)
+        if self.planned("update ", path):
+            return
+        self.frame.enter(parent, item)
+        flags = agent.LINKED if info.st_nlink > 1 else 0
+        size = info.st_size.to_bytes(8, "little")
+        self.frame.add(Sent(agent.META, path, item), name, head, size, flags=flags)
+
+    def _verify(self, item: Item, directory: int, parent: bytes, name: bytes) -> None:
+        """A digest of the content, which the target most likely has."""
+        fd = os.open(name, READ, dir_fd=directory)
+        try:
+            info = os.fstat(fd)
+            digest = self.session.far.digest(os.pread(fd, info.st_size + 1, 0))
+            head = self.session.attributes(info, self.session.xattrs(fd))
+        finally:
+            os.close(fd)
+        self.frame.enter(parent, item)
+        flags = agent.LINKED if info.st_nlink > 1 else 0
+        sent = Sent(agent.VERIFY, join(parent, name), item)
+        self.frame.add(sent, name, head, info.st_size.to_bytes(8, "little"), digest, flags=flags)
+
+    def link(self, leader: bytes, path: bytes) -> None:
+        """Make ``path`` another name of the file at ``leader``, which the target has."""
+        parent, _, name = path.rpartition(b"/")
+        if self.planned("link ", path):
+            return
+        item = Item(Task.NAME, path)
+        self.frame.enter(parent, item)
+        self.frame.add(Sent(agent.LINK, path, item), name, leader)
+        self.found.touched[parent] = None
+
+    def special(self, item: Item, directory: int, parent: bytes, name: bytes, info: os.stat_result) -> None:
+        """A symbolic link, device, fifo or socket. OSError when it is gone."""
+        kind = stat.S_IFMT(info.st_mode)
+        path = join(parent, name)
+        xattrs = self.session.xattrs(f"/proc/self/fd/{directory}/{os.fsdecode(name)}")
+        head = self.session.attributes(info, xattrs)
+        if kind == stat.S_IFLNK:
+            code, rest = agent.SYMLINK, os.readlink(name, dir_fd=directory)
+        elif self._may_make(kind):
+            code, rest = agent.NODE, info.st_rdev.to_bytes(8, "little")
+        else:
+            return
+        if self.planned("update ", path):
+            return
+        self.frame.enter(parent, item)
+        self.frame.add(Sent(code, path, item), name, head, rest)
+
+    def _may_make(self, kind: int) -> bool:
+        """Devices need root over there; without it they are left out, as rsync does."""
+        if not self.session.settings.preserve.devices:
+            return False
+        return self.session.far.is_root or kind not in (stat.S_IFCHR, stat.S_IFBLK)
+
+    def directory(self, item: Item) -> None:
+        """A directory's own attributes."""
+        if self.session.settings.dry_run:
+            return
+        try:
+            fd = self.session.open(item.path)
+        except OSError as error:
+            if error.errno not in VANISHED:
+                self.failed(item.path, error, "cannot read the source directory")
+            return
+        try:
+            self.own(item, fd)
+        except OSError as error:
+            self.failed(item.path, error, "cannot read the source directory")
+        finally:
+            os.close(fd)
+
+    def own(self, item: Item, fd: int) -> None:
+        """The attributes of an open directory."""
+        if self.session.settings.dry_run:
+            return
+        head = self.session.attributes(os.fstat(fd), self.session.xattrs(fd))
+        self.frame.enter(item.path, item)
+        self.frame.add(Sent(agent.SELF, item.path, item), b"", head)
+
+    def _open(self, parent: bytes) -> int:
+        if not parent:
+            return self.session.source
+        fd = self._opened.get(parent)
+        if fd is None:
+            if len(self._opened) >= 128:
+                os.close(self._opened.pop(next(iter(self._opened))))
+            fd = self._opened[parent] = self.session.open(parent)
+        return fd
+
+    def failed(self, path: bytes, error: OSError, what: str) -> None:
+        """This path cannot be read."""
+        self.found.failures.append((path, f"{what}: {error.strerror}"))
+
+    def planned(self, what: str, path: bytes) -> bool:
+        """Dry run: only say it."""
+        if self.session.settings.dry_run:
+            self.found.planned.append(what + os.fsdecode(path))
+            return True
+        return False

@@ -1,0 +1,328 @@
+"""Large files: in pieces between which small changes pass, only what differs where the target has an older version.
+
+The target signs its blocks while we compare them with ours in a thread, so both read at once. A transfer that was cut
+is taken up again: the agent keeps what it has under a name made from the source's identity, and signs that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import itertools
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from instep.engines.remote import agent
+from instep.engines.remote.connection import Reply
+from instep.engines.remote.job import Job
+from instep.engines.remote.names import READ, VANISHED, Large
+from instep.engines.remote.request import Frame, Item, Sent, Task
+from instep.engines.remote.session import DELTA_BYTES
+from instep.errors import TargetAway
+
+CHUNK_BYTES = 256 << 10
+READ_AHEAD = 4
+"""Pieces read in one go, in a thread."""
+RACES_MAX = 3
+SIGNED_MAX = 1 << 17
+"""Frames of signatures that may wait for us: as many as 128 GiB have."""
+
+_ZEROS = bytes(agent.BLOCK)
+
+
+class Piece(NamedTuple):
+    """A stretch of a file."""
+
+    offset: int
+    length: int
+    is_hole: bool = False
+
+
+class Differs(Exception):
+    """The target has another content than was expected."""
+
+
+class Sender:
+    """Sends one large file; used once."""
+
+    def __init__(self, job: Job, number: int, large: Large) -> None:
+        self._job = job
+        self._number = number
+        self._path = large.path
+        self._only_compare = large.equal
+        self._parent, _, self._name = large.path.rpartition(b"/")
+        self._signed: asyncio.Queue[bytes] = asyncio.Queue()
+        self._sent_bytes = 0
+        self._broken = False
+        self._key = b""
+        self._waiting: list[asyncio.Future[Reply]] = []
+
+    async def run(self) -> None:
+        """Bring the file over; what goes wrong is noted in the job. TargetAway when the connection is lost."""
+        job = self._job
+        try:
+            directory = job.session.open(self._parent)
+            try:
+                fd = os.open(self._name, READ, dir_fd=directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            if error.errno not in VANISHED:
+                job.failed(self._path, f"cannot read the source: {error.strerror}")
+            return  # Gone since: that has a report of its own.
+        job.connection.signed[self._number] = self._take_signed
+        try:
+            await self._attempts(fd)
+        except TargetAway:
+            if self._key:
+                job.cut.append((self._path, agent.partial_name(self._name, self._key)))
+            raise
+        except OSError as error:
+            job.failed(self._path, f"cannot read the source: {error.strerror}")
+        finally:
+            os.close(fd)
+            job.connection.signed.pop(self._number, None)
+
+    async def _attempts(self, fd: int) -> None:
+        job = self._job
+        for left in range(RACES_MAX - 1, -1, -1):
+            info = os.fstat(fd)
+            if not stat.S_ISREG(info.st_mode):
+                return
+            try:
+                if await self._attempt(fd, info, last=not left):
+                    return
+            except Differs:
+                self._only_compare = False
+                await self._quit()
+        if not job.outcome.failures or job.outcome.failures[-1].change.path != self._path:
+            job.failed(self._path, "cannot bring over: it is another one each time it is looked at")
+
+    async def _attempt(self, fd: int, info: os.stat_result, *, last: bool) -> bool:
+        job, session = self._job, self._job.session
+        flags = agent.SIGN_ONLY if self._only_compare else 0
+        if not flags:
+            flags |= agent.SIGN * (info.st_size >= DELTA_BYTES)
+            flags |= agent.INPLACE * (info.st_size >= session.settings.inplace_bytes)
+        identity = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+        key = hashlib.blake2b(repr(identity).encode() + self._path, digest_size=agent.DIGEST).digest()
+        self._key = key
+        rest = struct.pack("<IQ", self._number, info.st_size) + key
+        begun = await self._ask(agent.BEGIN, self._name, rest, flags=flags)
+        if begun is None:
+            return True  # Noted already.
+        signed, old_size = agent.BEGUN.unpack(begun)
+        if signed and self._only_compare and old_size != info.st_size:
+            raise Differs
+        self._sent_bytes = 0
+        offset = 0
+        if signed:
+            offset = await self._compare(fd, info)
+        if offset < info.st_size:
+            if self._only_compare:
+                raise Differs
+            await self._send(_extents(fd, offset, info), fd)
+        if not await self._all_written():
+            await self._quit()
+            return True
+        after = os.fstat(fd)
+        unchanged = (after.st_mtime_ns, after.st_ctime_ns, after.st_size) == (
+            info.st_mtime_ns,
+            info.st_ctime_ns,
+            info.st_size,
+        )
+        if not unchanged and not last:
+            await self._quit()
+            return False
+        xattrs = session.xattrs(fd)
+        head = struct.pack("<I", self._number) + session.attributes(info, xattrs)
+        links = agent.LINKED if info.st_nlink > 1 else 0
+        if await self._ask(agent.END, self._name, head, flags=links) is None:
+            return True
+        outcome, progress = job.outcome, job.progress
+        if not self._only_compare:
+            outcome.files += 1
+            outcome.entries += 1
+            outcome.bytes_copied += self._sent_bytes
+            progress.files += 1
+            progress.bytes_copied += self._sent_bytes
+        job.producer.found.touched[self._parent] = None
+        if not unchanged:
+            job.racy(self._path)
+        return True
+
+    # -- comparing ------------------------------------------------------------------------------------------------
+
+    async def _compare(self, fd: int, info: os.stat_result) -> int:
+        """Send the blocks that differ from those that the target signs; how far the signed ones reach in ours."""
+        loop = asyncio.get_running_loop()
+        offset = 0
+        done = False
+        while not done:
+            bodies = [await self._signed_body()]
+            while not self._signed.empty():
+                bodies.append(self._signed.get_nowait())
+            digests: list[bytes] = []
+            for body in bodies:
+                first, last, number = agent.SIGNED_BODY.unpack_from(body)
+                if first * agent.BLOCK != offset + len(digests) * agent.BLOCK or done:
+                    raise TargetAway("the agent signed what it was not asked")
+                if number:
+                    self._job.error(self._path, number, agent.AT_OPERATION)
+                    self._broken = True
+                    return info.st_size
+                packed = body[agent.SIGNED_BODY.size :]
+                digests += [packed[at : at + agent.DIGEST] for at in range(0, len(packed), agent.DIGEST)]
+                done = bool(last)
+            pieces = await loop.run_in_executor(None, self._differing, fd, offset, digests, info)
+            if pieces and self._only_compare:
+                raise Differs
+            await self._send(iter(pieces), fd)
+            offset += len(digests) * agent.BLOCK
+        return min(offset, info.st_size)
+
+    def _take_signed(self, body: bytes) -> None:
+        if self._signed.qsize() > SIGNED_MAX:
+            raise agent.ProtocolError("more signatures than there can be")
+        self._signed.put_nowait(body)
+
+    async def _signed_body(self) -> bytes:
+        """The next signatures; as often as not they are there already."""
+        getting = asyncio.ensure_future(self._signed.get())
+        while not getting.done():
+            await asyncio.wait((getting,), timeout=1.0)
+            if self._job.connection.gone:
+                getting.cancel()
+                raise TargetAway(self._job.connection.gone)
+        return getting.result()
+
+    def _differing(self, fd: int, offset: int, digests: list[bytes], info: os.stat_result) -> list[Piece]:
+        digest = self._job.session.far.digest
+        sparse = self._job.session.settings.preserve.sparse and info.st_blocks * 512 < info.st_size
+        pieces: list[Piece] = []
+        buffer = bytearray(agent.BLOCK)
+        view = memoryview(buffer)
+        for theirs in digests:
+            count = os.preadv(fd, [buffer], offset)
+            if not count:
+                break
+            ours = view[:count]
+            if digest(ours) != theirs:
+                # Read again when it is sent: memory stays bounded.
+                pieces.append(Piece(offset, count, sparse and buffer[:count] == _ZEROS[:count]))
+            offset += count
+            if count < agent.BLOCK:
+                break
+        return pieces
+
+    # -- sending --------------------------------------------------------------------------------------------------
+
+    async def _send(self, pieces: Iterator[Piece], fd: int) -> None:
+        loop, connection, pace = asyncio.get_running_loop(), self._job.connection, self._job.pace
+        while True:
+            some = await loop.run_in_executor(None, _read, fd, pieces)
+            if not some:
+                return
+            for offset, hole, data in some:
+                where = agent.STREAM.pack(self._number, offset)
+                if hole:
+                    parts = [agent.operation(agent.HOLE, 0, b"", where + struct.pack("<Q", hole))]
+                else:
+                    parts = [agent.OPERATION.pack(agent.DATA, 0, 0, len(where) + len(data)) + where, data]
+                size = sum(map(len, parts))
+                await pace.passed(size)
+                await connection.room()
+                self._waiting.append(connection.request(parts, size, bulk=True))
+                self._sent_bytes += len(data)
+            if len(self._waiting) > 64 and not await self._all_written(keep=16):
+                return
+
+    async def _all_written(self, keep: int = 0) -> bool:
+        """Wait for what was sent; whether all of it was written. What was not is noted."""
+        well = True
+        while len(self._waiting) > keep:
+            for _, status, payload in (await self._waiting.pop(0)).results:
+                if status == agent.FAILED and well:
+                    self._job.error(self._path, *struct.unpack("<HB", payload))
+                well = False
+        if not well:
+            self._broken = True
+        return not self._broken
+
+    async def _ask(self, code: int, name: bytes, rest: bytes, *, flags: int = 0) -> bytes | None:
+        """One operation in the file's directory, and its answer; None when it failed, which is noted."""
+        job = self._job
+        frame = Frame()
+        item = Item(Task.NAME, self._path)
+        frame.enter(self._parent, item)
+        frame.add(Sent(code, self._path, item), name, rest, flags=flags)
+        reply = await job.connection.request(frame.parts, frame.size, bulk=False)
+        payload = b""
+        for index, status, answer in reply.results:
+            if status == agent.OK:
+                payload = answer
+            elif status == agent.NO_DIRECTORY:
+                missing = frame.operations[0].path
+                job.failed(missing or self._path, "cannot bring over: its directory is not at the target")
+                return None
+            elif status == agent.OCCUPIED and code == agent.END:
+                job.failed(self._path, "cannot bring over: a directory stands there that cannot be removed")
+                return None
+            elif status == agent.FAILED:
+                number, place = struct.unpack("<HB", answer)
+                if number == errno.ENOENT and self._only_compare:
+                    raise Differs
+                if code != agent.ABORT:
+                    job.error(self._path, number, place)
+                return None
+            else:
+                raise TargetAway(f"the agent gave answer {status} to operation {index}, which does not fit")
+        return payload
+
+    async def _quit(self) -> None:
+        """Let the agent forget about it."""
+        self._waiting.clear()
+        await self._ask(agent.ABORT, self._name, struct.pack("<I", self._number))
+        self._signed = asyncio.Queue()
+
+
+def _extents(fd: int, offset: int, info: os.stat_result) -> Iterator[Piece]:
+    """What has to be sent from an offset on; holes as such."""
+    size = info.st_size
+    sparse = info.st_blocks * 512 < size
+    while offset < size:
+        start, end = offset, size
+        if sparse:
+            try:
+                start = os.lseek(fd, offset, os.SEEK_DATA)
+                end = min(size, os.lseek(fd, start, os.SEEK_HOLE))
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                start = end = size  # lseek(2): no data from here to the end
+        start = min(start, size)
+        if start > offset:
+            yield Piece(offset, start - offset, is_hole=True)
+        while start < end:
+            count = min(CHUNK_BYTES, end - start)
+            yield Piece(start, count)
+            start += count
+        offset = max(end, start)
+
+
+def _read(fd: int, pieces: Iterator[Piece]) -> list[tuple[int, int, bytes]]:
+    """The next few pieces: (offset, length of a hole, or else the bytes)."""
+    found: list[tuple[int, int, bytes]] = []
+    for piece in itertools.islice(pieces, READ_AHEAD):
+        if piece.is_hole:
+            found.append((piece.offset, piece.length, b""))
+            continue
+        data = os.pread(fd, piece.length, piece.offset)
+        if not data:
+            break  # It was cut short meanwhile: seen by whoever looks at it afterwards.
+        found.append((piece.offset, 0, data))
+    return found

@@ -1,0 +1,174 @@
+"""One ssh connection, kept for all rsyncs of a target: a handshake takes 200 ms, a run over a kept connection 14.
+
+Facts (OpenSSH 9.2): the master makes its control socket once it is logged in. A client whose master is gone makes a
+connection of its own, so a run under way is not lost by that. A master that waits in the background by ControlPersist
+would outlive a killed daemon; one in the foreground is a child, and prctl(2) PR_SET_PDEATHSIG ends it with its parent,
+whatever ends that. The option outlives execve(2), not fork(2), so a Python sets it and becomes ssh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+from instep.engines import ssh
+from instep.errors import TargetAway, TargetError
+
+SOCKET_PATH_BYTES = 80
+"""A socket's path may have 107 bytes, and ssh adds 17 for a while."""
+
+PREFIX = b"instep-ssh-"
+LEFT_S = 3600.0
+"""An empty directory of ours that is older was left by a daemon that was killed; ssh itself removes its socket."""
+
+LOGIN_S = 60.0
+"""ssh gives up by itself on a host that does not answer; this is for one that answers and then says no more."""
+
+STEP_S = 0.01
+END_S = 5.0
+_STDERR_BYTES = 1 << 16
+
+_ENDS_WITH_PARENT = (
+    b"import ctypes, os, sys\n"
+    b"ctypes.CDLL(None).prctl(1, 15, 0, 0, 0)\n"
+    b"if os.getppid() == int(sys.argv[1]): os.execvp(sys.argv[2], sys.argv[2:])\n"
+)
+
+
+class Master:
+    """A logged-in ssh that others share through its socket; made anew when it was lost."""
+
+    def __init__(self, words: Sequence[bytes], host: bytes, port: int | None = None) -> None:
+        self._words = words
+        self._host = host
+        self._port = port
+        self._directory: bytes | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._stderr: asyncio.Task[bytes] | None = None
+        self._making = asyncio.Lock()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection is there, as far as known."""
+        return self._process is not None and self._process.returncode is None
+
+    def client(self) -> list[bytes]:
+        """The ssh command that goes over this connection."""
+        return [*ssh.command(self._words, port=self._port), *_path(self._socket()), b"-o", b"ControlMaster=no"]
+
+    async def open(self) -> None:
+        """Be logged in; returns at once when it is still so.
+
+        Raises:
+            TargetAway: the host cannot be reached now.
+            TargetError: it does not let us in, or there is no place for the socket.
+        """
+        async with self._making:
+            if self.alive:
+                return
+            await self._drop()
+            try:
+                await self._log_in()
+            except BaseException:
+                await self._drop()
+                raise
+
+    async def close(self) -> None:
+        """End the connection, and remove the socket's directory; may be called twice."""
+        await self._drop()
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+
+    async def _log_in(self) -> None:
+        path = self._socket()
+        argv = [
+            *ssh.command(self._words, port=self._port),
+            *(b"-M", b"-N", *_path(path), b"-o", b"ControlPersist=no", b"-o", b"RemoteCommand=none"),
+            *(b"--", self._host),
+        ]
+        process = self._process = await asyncio.create_subprocess_exec(
+            *(os.fsencode(sys.executable), b"-I", b"-S", b"-c", _ENDS_WITH_PARENT, b"%d" % os.getpid(), *argv),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert process.stderr is not None
+        self._stderr = asyncio.create_task(_head(process.stderr))
+        until_s = time.monotonic() + LOGIN_S
+        while not _is_there(path):
+            if process.returncode is not None:
+                raise ssh.failure(self._host, process.returncode, await self._stderr)
+            if time.monotonic() > until_s:
+                raise TargetAway(f"ssh is not logged in to {os.fsdecode(self._host)} after {LOGIN_S:g} s")
+            await asyncio.sleep(STEP_S)
+
+    async def _drop(self) -> None:
+        """End what is left of the process, and clear its socket away."""
+        process, self._process = self._process, None
+        if process is not None:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), END_S)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        if self._stderr is not None:
+            self._stderr.cancel()
+            self._stderr = None
+        if self._directory is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._directory + b"/s")
+
+    def _socket(self) -> bytes:
+        if self._directory is None or not _is_there(self._directory):
+            self._directory = _private_directory()
+        return self._directory + b"/s"
+
+
+def _is_there(path: bytes) -> bool:
+    return os.path.lexists(path)
+
+
+async def _head(stream: asyncio.StreamReader) -> bytes:
+    """Read to the end, keep the start: a full pipe would stop ssh."""
+    kept = b""
+    while data := await stream.read(4096):
+        kept += data[: _STDERR_BYTES - len(kept)]
+    return kept
+
+
+def _path(socket: bytes) -> tuple[bytes, bytes]:
+    return b"-o", b"ControlPath=" + socket.replace(b"%", b"%%")
+
+
+def _sweep(parent: bytes) -> None:
+    """Remove what killed daemons have left. One that is still in use without a connection is made anew when needed."""
+    before_s = time.time() - LEFT_S
+    with contextlib.suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(PREFIX):
+                with contextlib.suppress(OSError):  # gone already, or not empty
+                    info = entry.stat(follow_symlinks=False)
+                    if info.st_uid == os.geteuid() and info.st_mtime < before_s:
+                        os.rmdir(entry.path)
+
+
+def _private_directory() -> bytes:
+    """A new directory of mode 0700, with a short path in which neither ssh nor rsync takes anything for more."""
+    for parent in (os.environb.get(b"XDG_RUNTIME_DIR"), os.fsencode(tempfile.gettempdir()), b"/tmp"):
+        if not parent or not os.access(parent, os.W_OK | os.X_OK):
+            continue
+        if len(parent) <= SOCKET_PATH_BYTES - 20 and not any(char in parent for char in b" \"'\\\n"):
+            _sweep(parent)
+            return tempfile.mkdtemp(prefix=PREFIX, dir=parent)
+    raise TargetError("no-place-for-socket", "no directory for ssh's socket", fix="set TMPDIR to a short path")

@@ -1,0 +1,223 @@
+"""What filters, options and rights leave out, keep or forbid."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from instep.engines.remote.connection import remote_command
+from instep.engines.remote.contents import Contents
+from instep.model import ROOT, Batch, Deletions, Scope
+from instep.spec import MaxDelete, Preserve, Rule
+from tests.engines.remote.rig import Rig, needs_root, read, well, write
+from tests.trees import assert_equal
+
+RULES = (Rule(include=False, pattern=b"*.log"), Rule(include=False, pattern=b"/cache/"))
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> bytes:
+    return os.fsencode(tmp_path)
+
+
+def test_excluded_names_are_neither_sent_nor_deleted(base: bytes) -> None:
+    with Rig(base, rules=RULES) as rig:
+        os.makedirs(rig.s(b"d"))
+        os.makedirs(rig.s(b"cache"))
+        for name in (b"a", b"a.log", b"d/b", b"d/b.log", b"cache/c"):
+            write(rig.s(name), name)
+        os.makedirs(rig.d(b"d"))
+        os.makedirs(rig.d(b"cache"))
+        os.makedirs(rig.d(b"gone/deep"))
+        for name in (b"theirs.log", b"cache/theirs", b"gone/x", b"gone/deep/y.log", b"extra"):
+            write(rig.d(name), name)
+        outcome = rig.tree()
+        well(outcome)
+        found = sorted(
+            os.path.join(top, name)[len(rig.dst) + 1 :] for top, _, names in os.walk(rig.dst) for name in names
+        )
+        assert found == [b"a", b"cache/theirs", b"d/b", b"gone/deep/y.log", b"theirs.log"]
+        well(rig.bring(b"gone"))
+        assert os.path.exists(rig.d(b"gone/deep/y.log"))
+        write(rig.s(b"gone"), b"a file")
+        outcome = rig.bring(b"gone")
+        assert [failure.change.path for failure in outcome.failures] == [b"gone"]
+        os.unlink(rig.d(b"gone/deep/y.log"))
+        well(rig.bring(b"gone"))
+        assert read(rig.d(b"gone")) == b"a file"
+
+
+def test_excluded_names_are_deleted_when_asked(base: bytes) -> None:
+    with Rig(base, rules=RULES, delete_excluded=True) as rig:
+        os.makedirs(rig.d(b"gone"))
+        write(rig.d(b"gone/y.log"), b"y")
+        write(rig.s(b"x.log"), b"x")
+        well(rig.tree())
+        assert os.listdir(rig.dst) == []
+
+
+def test_a_move_out_of_the_rules_is_none(base: bytes) -> None:
+    with Rig(base, rules=RULES) as rig:
+        write(rig.s(b"a"), b"a")
+        well(rig.tree())
+        os.rename(rig.s(b"a"), rig.s(b"b"))
+        well(rig.bring(b"b", b"a", moves={b"b": b"a"}))
+        assert_equal(rig.src, rig.dst)
+
+
+def test_without_deletions_nothing_goes(base: bytes) -> None:
+    with Rig(base, delete=False) as rig:
+        write(rig.d(b"theirs"), b"x")
+        os.makedirs(rig.d(b"dir/below"))
+        write(rig.s(b"a"), b"a")
+        write(rig.s(b"dir"), b"a file")
+        outcome = rig.tree()
+        assert [failure.change.path for failure in outcome.failures] == [b"dir"]
+        well(rig.bring(b"theirs"))
+        assert sorted(os.listdir(rig.dst)) == [b"a", b"dir", b"theirs"]
+        os.rename(rig.s(b"a"), rig.s(b"b"))
+        well(rig.bring(b"b", b"a", moves={b"b": b"a"}))
+        assert sorted(os.listdir(rig.dst)) == [b"a", b"b", b"dir", b"theirs"]
+
+
+def test_a_dry_run_says_and_changes_nothing(base: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    with Rig(base, dry_run=True) as rig, caplog.at_level(logging.INFO):
+        os.makedirs(rig.s(b"new/deep"))
+        write(rig.s(b"new/deep/f"), b"f")
+        write(rig.s(b"large"), b"f" * 600_000)
+        write(rig.d(b"extra"), b"x")
+        well(rig.tree())
+        assert os.listdir(rig.dst) == [b"extra"]
+    said = sorted(record.fields["what"] for record in caplog.records if record.message == "would-change")  # type: ignore[attr-defined]
+    assert said == ["delete extra", "make new", "make new/deep", "update large", "update new/deep/f"]
+
+
+def test_a_dry_run_does_not_make_the_target(base: bytes) -> None:
+    with Rig(base, dry_run=True, target=b"there:" + base + b"/none") as rig:
+        write(rig.s(b"a"), b"a")
+        well(rig.tree())
+    assert not os.path.exists(base + b"/none")
+
+
+def test_too_many_deletions_are_held(base: bytes) -> None:
+    with Rig(base, max_delete=MaxDelete(percent=50, least=5)) as rig:
+        for i in range(4):
+            write(rig.s(b"f%d" % i), b"x")
+        os.makedirs(rig.d(b"old/deep"))
+        for i in range(10):
+            write(rig.d(b"old/deep/f%d" % i), b"x")
+        outcome = rig.tree()
+        assert outcome.held is not None
+        assert (outcome.held.count, outcome.held.sample) == (12, (b"old",))
+        assert len(os.listdir(rig.d(b"old/deep"))) == 10
+        assert len(os.listdir(rig.dst)) == 5
+        again = rig.run(rig.engine.sync(whole(rig, Deletions.HELD)))
+        assert again.held is not None
+        assert (again.held.count, again.held.sample) == (12, (b"old",))
+        assert os.path.exists(rig.d(b"old"))
+        rig.clean(rig.run(rig.engine.sync(whole(rig, Deletions.CONFIRMED))))
+        write(rig.d(b"extra"), b"x")
+        outcome = rig.tree()
+        rig.clean(outcome)
+        assert (outcome.deleted, outcome.held) == (1, None)
+
+
+def whole(rig: Rig, deletions: Deletions) -> Batch:
+    batch = rig.batch(ROOT, scope=Scope.TREE)
+    batch.deletions = deletions
+    return batch
+
+
+def test_what_is_not_kept_is_left_to_the_target(base: bytes) -> None:
+    plain = Preserve(owner=False, mode=False, times=False, xattrs=False, acls=False, hard_links=False, devices=False)
+    with Rig(base, preserve=plain, umask=0o027) as rig:
+        write(rig.s(b"a"), b"a")
+        os.chmod(rig.s(b"a"), 0o777)
+        os.link(rig.s(b"a"), rig.s(b"b"))
+        os.mkfifo(rig.s(b"f"))
+        os.utime(rig.s(b"a"), ns=(10**18, 10**18))
+        well(rig.tree())
+        assert sorted(os.listdir(rig.dst)) == [b"a", b"b"]
+        info = os.stat(rig.d(b"a"))
+        assert info.st_mode & 0o7777 == 0o750
+        assert info.st_nlink == 1
+        assert info.st_mtime_ns != 10**18
+
+
+def test_several_targets_read_a_file_once(base: bytes) -> None:
+    contents = Contents()
+    other = base + b"/other"
+    os.makedirs(other + b"/dst")
+    os.makedirs(base + b"/src")
+    os.symlink(b"../src", other + b"/src")
+    with Rig(base, contents=contents) as one, Rig(other, contents=contents) as two:
+        write(one.s(b"a"), b"content")
+        one.clean(one.bring(b"a"))
+        assert len(contents._kept) == 1
+        info = os.stat(one.s(b"a"))
+        kept = contents.get(info, for_root=os.geteuid() == 0)
+        assert kept is not None
+        assert kept[1] == b"content"
+        well(two.bring(b"a"))
+        assert read(two.d(b"a")) == b"content"
+
+
+@pytest.fixture
+def open_base() -> Iterator[bytes]:
+    """A directory that every user reaches."""
+    path = tempfile.mkdtemp(prefix="instep-test-")
+    os.chmod(path, 0o755)
+    yield os.fsencode(path)
+    shutil.rmtree(path)
+
+
+AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/bin/sh", "-c"]
+
+
+def python_for_all() -> str | None:
+    """A Python that everybody may run."""
+    for python in (sys.executable, "/usr/bin/python3"):
+        if not subprocess.run([*AS_NOBODY, f"{python} -c ''"], check=False, capture_output=True).returncode:
+            return python
+    return None
+
+
+@needs_root
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
+def test_an_ordinary_user_keeps_what_it_may(open_base: bytes) -> None:
+    os.mkdir(open_base + b"/dst")
+    os.chown(open_base + b"/dst", 65534, 65534)
+    python = python_for_all()
+    if python is None:
+        pytest.skip("nobody else may run any Python here")
+    command = [*map(os.fsencode, AS_NOBODY), remote_command(os.fsencode(python))]
+    with Rig(open_base, command=lambda _: command) as rig:
+        write(rig.s(b"a"), b"a")
+        os.chmod(rig.s(b"a"), 0o400)
+        os.mkdir(rig.s(b"closed"), 0o755)
+        write(rig.s(b"closed/x"), b"x")
+        os.mknod(rig.s(b"null"), 0o020666, os.makedev(1, 3))
+        os.chmod(rig.s(b"closed"), 0o500)
+        well(rig.tree())
+        assert sorted(os.listdir(rig.dst)) == [b"a", b"closed"]
+        assert os.stat(rig.d(b"a")).st_uid == 65534
+        write(rig.s(b"closed/y"), b"y")
+        well(rig.bring(b"closed/y"))
+        assert os.stat(rig.d(b"closed")).st_mode & 0o777 == 0o500
+        write(rig.s(b"a"), b"b")
+        well(rig.bring(b"a"))
+        assert read(rig.d(b"a")) == b"b"
+        again = rig.tree()
+        well(again)
+        assert again.files == 0
+        shutil.rmtree(rig.s(b"closed"))
+        well(rig.tree())
+        assert os.listdir(rig.dst) == [b"a"]

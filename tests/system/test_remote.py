@@ -1,0 +1,189 @@
+"""Whole daemons over a real sshd: in step, live, and what happens to logins."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import Start
+from tests.system.daemon_process import wait_until
+from tests.system.sshd import Sshd
+
+ENGINES = ["rsync", "remote"]
+
+
+def fill(root: Path, size_bytes: int = 100) -> None:
+    for number in range(3):
+        (root / f"d{number}").mkdir(parents=True, exist_ok=True)
+        for each in range(5):
+            (root / f"d{number}" / f"f{each}").write_bytes(os.urandom(size_bytes))
+
+
+def beside_local(engine: str) -> list[str]:
+    """The option that gives far targets this engine where there are local ones as well."""
+    return [] if engine == "remote" else [f"--engine={engine}"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_live_changes_of_every_sort(start: Start, sshd: Sshd, source: Path, target: Path, engine: str) -> None:
+    fill(source)
+    (source / "link").symlink_to("d0/f0")
+    os.link(source / "d0/f0", source / "d0/hard")
+    os.mkfifo(source / "fifo")
+    (source / "d1/f1").chmod(0o4751)
+    os.utime(source / "d1/f2", ns=(1, 1_234_567_890_123_456_789))
+    os.setxattr(source / "d1/f3", "user.a", b"1")
+    daemon = start("--ssh", sshd.ssh, source, f"there:{target}", f"--engine={engine}")
+    daemon.wait_following()
+    daemon.wait_equal(source, target)
+
+    (source / "d0/f1").write_text("changed")
+    (source / "d1/new").write_text("new")
+    daemon.wait_equal(source, target)
+    (source / "d1").rename(source / "moved")
+    (source / "d2/f0").rename(source / "moved/f0-too")
+    daemon.wait_equal(source, target)
+    shutil.rmtree(source / "d2")
+    (source / "link").unlink()
+    (source / "fifo").unlink()
+    (source / "fifo").mkdir()
+    daemon.wait_equal(source, target)
+    (source / "moved").chmod(0o700)
+    (source / "moved/f4").chmod(0o600)
+    os.setxattr(source / "moved/f3", "user.a", b"2")
+    if os.geteuid() == 0:
+        os.chown(source / "moved/f4", 12345, 54321)
+    (source / "big").write_bytes(os.urandom(20_000_000))
+    daemon.wait_equal(source, target)
+    with (source / "big").open("r+b") as file:
+        file.seek(10_000_000)
+        file.write(b"changed in the middle")
+    (source / b"odd \xff\n* name".decode("utf-8", "surrogateescape")).write_text("odd")
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+    assert not [name for name in os.listdir(target) if name.startswith(".")]
+    assert daemon.events("target-away") == []
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_second_start_finds_what_changed_meanwhile(
+    start: Start, sshd: Sshd, source: Path, target: Path, engine: str
+) -> None:
+    fill(source)
+    arguments = ["--ssh", sshd.ssh, source, f"there:{target}", f"--engine={engine}"]
+    assert start(*arguments, "--once").ended() == 0
+    (source / "d0/f0").write_text("while down")
+    (source / "d1").rename(source / "moved")
+    shutil.rmtree(source / "d2")
+    (target / "stray").write_text("nobody's")
+    daemon = start(*arguments, "--initial-sync=full")
+    daemon.wait_following()
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
+def test_without_python_there_rsync_serves(start: Start, sshd: Sshd, source: Path, target: Path) -> None:
+    sshd.offer_only("rsync")
+    fill(source)
+    daemon = start("--ssh", sshd.ssh, source, f"there:{target}")
+    assert "python3" in str(daemon.wait_event("engine-fallback")["reason"])
+    daemon.wait_following()
+    (source / "d0/f0").write_text("changed")
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_logins_that_are_refused_are_refused_with_the_words_of_ssh(
+    start: Start, sshd: Sshd, source: Path, target: Path, engine: str
+) -> None:
+    fill(source)
+    arguments = ["--ssh", sshd.ssh, source, f"there:{target}", f"--engine={engine}"]
+    sshd.refuse()
+    daemon = start(*arguments)
+    assert daemon.ended() == 2
+    assert "Permission denied (publickey)" in daemon.text()
+    sshd.authorize()
+    sshd.change_host_key()
+    sshd.stop()
+    sshd.start()
+    daemon = start(*arguments)
+    assert daemon.ended() == 2
+    assert "Host key verification failed" in daemon.text()
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_login_that_is_refused_later_leaves_the_rest_running(
+    start: Start, sshd: Sshd, source: Path, shm: Path, engine: str
+) -> None:
+    fill(source)
+    here, there = shm / "here", shm / "there"
+    daemon = start("--ssh", sshd.ssh, source, here, f"there:{there}", *beside_local(engine))
+    daemon.wait_following()
+    daemon.wait_equal(source, there)
+    sshd.change_host_key()
+    sshd.stop()
+    sshd.start()
+    (source / "d0/f0").write_text("meanwhile")
+    daemon.wait_equal(source, here)
+    said = daemon.wait_event("target-refused")
+    assert "Host key verification failed" in str(said["reason"])
+    assert said["fix"]
+    (source / "d0/f1").write_text("still running")
+    daemon.wait_equal(source, here)
+    sshd.trust()
+    daemon.wait_event("target-back")
+    daemon.wait_equal(source, there)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("engine", ["remote"])
+def test_chain(start: Start, sshd: Sshd, source: Path, shm: Path, engine: str) -> None:
+    fill(source)
+    middle, end = shm / "middle", shm / "end"
+    middle.mkdir()
+    second = start("--ssh", sshd.ssh, middle, f"there:{end}", f"--engine={engine}")
+    second.wait_following()
+    first = start("--ssh", sshd.ssh, source, f"there:{middle}", f"--engine={engine}")
+    first.wait_following()
+    second.wait_equal(source, end)
+    (source / "d0/f0").write_text("through both")
+    (source / "d1").rename(source / "moved")
+    (source / "d2/f3").unlink()
+    second.wait_equal(source, end)
+    assert first.stop() == 0
+    assert second.stop() == 0
+
+
+def test_a_key_that_only_lets_the_agent_receive(
+    start: Start, sshd: Sshd, source: Path, target: Path, shm: Path
+) -> None:
+    fill(source)
+    target.mkdir()
+    sshd.force(f"{sys.executable} -m instep agent --root {target} --receive-only")
+    daemon = start("--ssh", sshd.ssh, source, f"there:{target}")
+    daemon.wait_following()
+    (source / "d0/f0").write_text("changed")
+    (source / "d1").rename(source / "moved")
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+    # Whatever else is asked for: nothing is run, and nothing is written outside.
+    assert sshd.run(f"touch {shm}/ran").stdout == ""
+    other = start("--ssh", sshd.ssh, source, f"there:{shm}/other")
+    wait_until(lambda: other.process.poll() is not None or bool(other.events("target-away")), "it is refused")
+    other.kill()
+    assert sorted(os.listdir(shm)) == ["source", "target"]
+    answer = subprocess.run(
+        [sys.executable, "-m", "instep", "check", "--format=json", "--ssh", sshd.ssh, f"there:{target}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert json.loads(answer.stdout)["engine"] == "remote", answer.stdout + answer.stderr
