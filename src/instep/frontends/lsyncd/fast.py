@@ -1,0 +1,144 @@
+"""Which syncs are plain mirrors: what they do is what instep does by itself, only with less to do it.
+
+A configuration may look at, and act on, everything that its syncs do. So only one that does neither is left to
+mirrors: built-in functions alone, no alarms, nothing that asks for each step to be seen.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from instep.errors import OperatorError, UsageError
+from instep.frontends.instep.checks import check
+from instep.frontends.lsyncd.handler import Sync
+from instep.frontends.lsyncd.runtime import Runtime
+from instep.frontends.rsyncwords import Wish, wish
+from instep.spec import EngineName, InitialSync, MaxDelete, MirrorSpec, Pace, Preserve, TargetSpec
+
+_FUNCTIONS: Final = (b"action", b"init", b"collect", b"prepare", b"full")
+_EVENTS: Final = (b"onAttrib", b"onCreate", b"onDelete", b"onModify", b"onStartup", b"onFull")
+_UNKNOWN: Final = (b"batchSizeLimit",)
+_STEPS: Final = (b"statusFile", b"onepass", b"maxProcesses")
+"""Settings that speak of the queue and the programs of each sync, which a mirror does not have."""
+_NESTED: Final = ("same-directory", "source-inside-target", "target-inside-source")
+TEMPLATES: Final = (b"rsync", b"direct", b"rsyncssh")
+COPIED: Final = Preserve(
+    owner=True, mode=True, times=True, xattrs=False, acls=False, hard_links=False, devices=False, sparse=False
+)
+"""What ``cp -p`` keeps."""
+
+
+def template_of(sync: Sync, runtime: Runtime) -> bytes | None:
+    """The built-in kind whose functions a sync has, all of them untouched; None when it is somebody's own."""
+    config = sync.config
+    if any(config[each] is not None for each in _EVENTS):
+        return None
+    for name in TEMPLATES:
+        if all(runtime.is_builtin(config[each], name, each) for each in _FUNCTIONS):
+            return name
+    return None
+
+
+def mirrors(
+    syncs: Iterable[Sync], runtime: Runtime, settings: Mapping[bytes, Any], *, watched: bool
+) -> dict[int, MirrorSpec]:
+    """By number the syncs that are plain mirrors, as such; none where each step is ``watched``.
+
+    Raises:
+        TargetError: a target that lies in its source, or holds it.
+    """
+    found = list(syncs)
+    for sync in found:
+        _check_nesting(sync)
+    kinds = {sync.number: template_of(sync, runtime) for sync in found}
+    if watched or None in kinds.values() or any(settings.get(name) for name in _STEPS):
+        return {}
+    if settings.get(b"inotifyMode", b"CloseWrite") != b"CloseWrite":
+        return {}
+    specs = ((sync, _mirror(sync, kinds[sync.number], runtime)) for sync in found)
+    return {sync.number: spec for sync, spec in specs if spec is not None}
+
+
+def _mirror(sync: Sync, kind: bytes | None, runtime: Runtime) -> MirrorSpec | None:
+    config = sync.config
+    if kind not in (b"rsync", b"direct") or config[b"delete"] is not True or sync.processes_max != 1:
+        return None
+    if any(config[each] is not None for each in _UNKNOWN) or not _same_codes(config, runtime):
+        return None
+    options = config[b"rsync"]
+    if not _is_usual(options[b"binary"]) or not options[b"links"] or options[b"delete_excluded"]:
+        return None
+    try:
+        asked = wish((os.fsdecode(word) for word in options[b"_computed"].values()), origin="rsync")
+    except UsageError:
+        return None  # Nothing that instep knows: for rsync itself, then, with its own words.
+    if asked.alters or asked.rules or asked.dry_run:
+        return None
+    target = _target(config[b"target"])
+    if target is None:
+        return None
+    return _spec(sync, kind, asked, target)
+
+
+def _spec(sync: Sync, kind: bytes, asked: Wish, target: TargetSpec) -> MirrorSpec:
+    preserve = asked.preserve
+    if kind == b"direct":
+        preserve = replace(COPIED, hard_links=preserve.hard_links, acls=preserve.acls, xattrs=preserve.xattrs)
+    return MirrorSpec(
+        source=sync.source.rstrip(b"/") or b"/",
+        targets=(target,),
+        pace=Pace(quiet_s=sync.delay_s, hold_s=sync.delay_s),
+        rules=sync.selection.rules,
+        initial_sync=InitialSync.FULL,
+        max_delete=MaxDelete(percent=100),
+        preserve=preserve,
+        one_file_system=asked.one_file_system,
+        bandwidth_bytes_per_s=asked.bandwidth_bytes_per_s,
+        rsync_args=() if target.is_local else asked.extra,
+    )
+
+
+def _check_nesting(sync: Sync) -> None:
+    """Refuse a local target that lies in its source, or holds it: bringing that in step would delete the source.
+
+    Raises:
+        TargetError: it does.
+    """
+    given = sync.config[b"target"]
+    target = _target(given) if isinstance(given, bytes) and sync.config[b"delete"] else None
+    if target is None or not target.is_local:
+        return
+    source = sync.source.rstrip(b"/") or b"/"
+    try:
+        check(MirrorSpec(source, (target,), rules=sync.selection.rules))
+    except OperatorError as error:
+        # What is not there yet, or may not be written, is for the sync itself to meet.
+        if error.code in _NESTED:
+            raise
+
+
+def _target(given: bytes) -> TargetSpec | None:
+    target = TargetSpec(given)
+    if target.is_local:
+        return TargetSpec(os.path.abspath(given), EngineName.NATIVE)
+    bare = given.rstrip(b"/")
+    if given.startswith(b"-"):
+        return None
+    return TargetSpec(given if bare.endswith(b":") else bare, EngineName.RSYNC)
+
+
+def _is_usual(binary: bytes) -> bool:
+    usual = shutil.which("rsync")
+    found = shutil.which(os.fsdecode(binary))
+    return usual is not None and found is not None and os.path.realpath(usual) == os.path.realpath(found)
+
+
+def _same_codes(config: Any, runtime: Runtime) -> bool:
+    ours = dict(runtime.builtin(b"rsync", b"exitcodes").items())
+    ours.pop(b"_verbatim", None)
+    given = config[b"exitcodes"]
+    return given is not None and dict(given.items()) == ours

@@ -1,0 +1,457 @@
+"""The syncs of one configuration as a handler: events go into queues, and what the configuration spawns comes out."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from instep.frontends.lsyncd import events
+from instep.frontends.lsyncd.include import include_list
+from instep.frontends.lsyncd.log import Log
+from instep.frontends.lsyncd.queue import Entry, Kind, Queue, Status
+from instep.frontends.lsyncd.runtime import LuaFailure, Runtime
+from instep.frontends.lsyncd.selection import Selection
+from instep.frontends.lsyncd.status import report as status_report
+from instep.linux.inotify import (
+    IN_ATTRIB,
+    IN_CLOSE_WRITE,
+    IN_CREATE,
+    IN_DELETE,
+    IN_MODIFY,
+    IN_MOVED_FROM,
+    IN_MOVED_TO,
+)
+from instep.model import EventReport, Program, ProgramEnd, RelPath
+from instep.ports import Place
+
+FATAL: Final = 255
+NEVER_STARTED: Final = 255
+RETRY_MIN_S: Final = 1.0
+RETRY_MAX_S: Final = 300.0
+KEPT_S: Final = 1.0
+"""A configuration that leaves due events where they are is asked again after this long."""
+
+_KINDS: Final = (
+    (IN_ATTRIB, Kind.ATTRIB), (IN_CREATE | IN_MOVED_TO, Kind.CREATE), (IN_DELETE | IN_MOVED_FROM, Kind.DELETE),
+)  # fmt: skip
+MODES: Final = {
+    b"CloseWrite": IN_CLOSE_WRITE,
+    b"Modify": IN_MODIFY,
+    b"CloseWrite or Modify": IN_CLOSE_WRITE | IN_MODIFY,
+}
+
+
+@dataclass(eq=False, slots=True)
+class Sync:
+    """One sync that the handler serves."""
+
+    number: int
+    config: Any
+    """The Lua table."""
+    source: bytes
+    """Absolute, with a slash at the end."""
+    selection: Selection
+    queue: Queue = field(init=False)
+    delay_s: float = 0.0
+    delays_max: float = 1000
+    processes_max: float = 1
+    moves: bool = False
+    name: bytes = b""
+    running: int = 0
+    current: Entry | None = None
+    started: bool = False
+    """The initial sync is done."""
+    place: int = -1
+
+
+@dataclass(eq=False, slots=True)
+class _Child:
+    sync: Sync
+    entries: Sequence[Entry]
+    agent: Any
+    binary: bytes
+
+
+class Stopped(Exception):
+    """A configuration has asked for the end."""
+
+
+class SyncHandler:
+    """See ``instep.ports.Handler``. Serves those syncs that are not left to mirrors."""
+
+    def __init__(
+        self,
+        log: Log,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        """Begin without syncs.
+
+        Args:
+            log: where the configuration's messages go.
+            clock: what ``now()`` answers; its times are those that are handed in.
+            wall: seconds since the epoch, for the status file.
+        """
+        self._places: list[Place] = []
+        self.exit_status: int | None = None
+        self.syncs: list[Sync] = []
+        self.insists = False
+        self.onepass = False
+        self.processes_max = float("inf")
+        self.modified = IN_CLOSE_WRITE
+        self.log = log
+        self._clock = clock
+        self._wall = wall
+        self._runtime: Runtime | None = None
+        self._entries: dict[int, tuple[Sync, Entry]] = {}
+        self._idents = itertools.count()
+        self._children: dict[int, _Child] = {}
+        self._numbers = itertools.count()
+        self._outbox: list[tuple[int, Program]] = []
+        self._alarms: list[tuple[float, int, Callable[[], object]]] = []
+        self._turn = 0
+        self._kept_s: float | None = None
+        self._stopping = False
+        self._now_s = 0.0
+        self.output: bytes | None = None
+        self.status_write: Callable[[bytes], None] | None = None
+        self.status_every_s = 10.0
+        self._status_at_s = 0.0
+        self._changed = False
+
+    # ---- the configuration's side ----
+
+    def serve(self, runtime: Runtime, syncs: Iterable[Sync]) -> None:
+        """Take over these syncs."""
+        self._runtime = runtime
+        for sync in syncs:
+            sync.queue = Queue(collapse=_collapses(sync), idents=self._idents, on_gone=self._gone)
+            sync.place = len(self._places)
+            self._places.append(Place(sync.source.rstrip(b"/") or b"/", sync.selection.excludes))
+            self.syncs.append(sync)
+
+    @property
+    def places(self) -> Sequence[Place]:
+        """The sources."""
+        return self._places
+
+    def _is_over(self) -> bool:
+        """Whether nothing more is to be started; any call into the configuration may make it so."""
+        return self._stopping or self.exit_status is not None
+
+    @property
+    def has_alarms(self) -> bool:
+        """Whether the configuration wants to be called at some time."""
+        return bool(self._alarms)
+
+    def primitives(self) -> dict[str, Callable[..., Any]]:
+        """What Lua may ask of the entries and programs."""
+        return {
+            "all_waiting": self._all_waiting,
+            "alarm": self._alarm,
+            "batch": self._batch,
+            "bring": self._bring,
+            "discard": self._discard,
+            "entry": self._entry,
+            "field": self._field,
+            "next_event": self._next_event,
+            "patterns": self._patterns,
+            "spawn": self._spawn,
+            "special": self._special,
+            "terminate": self._terminate,
+        }
+
+    def _sync(self, number: int) -> Sync:
+        return next(sync for sync in self.syncs if sync.number == number)
+
+    def _gone(self, entry: Entry) -> None:
+        if self._entries.pop(entry.ident, None) is not None:
+            self._hook("gone", entry.ident)
+
+    def _note(self, sync: Sync, kind: Kind, path: bytes, path2: bytes | None = None, *, due_s: float) -> list[Entry]:
+        made = sync.queue.note(kind, path, path2, due_s=due_s)
+        for entry in made:
+            self._entries[entry.ident] = (sync, entry)
+        return made
+
+    def _all_waiting(self, idents: Any) -> bool:
+        found = [self._entries.get(ident) for ident in idents.values()]
+        # What waits for another of the same list goes with it.
+        return all(each is not None and each[1].status is not Status.ACTIVE for each in found)
+
+    def _alarm(self, at_s: float, act: Callable[[], object]) -> None:
+        heapq.heappush(self._alarms, (at_s, next(self._numbers), act))
+
+    def _batch(self, number: int, test: Callable[[int], object] | None) -> Any:
+        sync = self._sync(number)
+
+        def verdict(entry: Entry) -> bool | None:
+            if test is None:
+                return True
+            answer = test(entry.ident)
+            return None if answer == b"break" else bool(answer)
+
+        assert self._runtime is not None
+        return self._runtime.list(entry.ident for entry in sync.queue.batch(verdict))
+
+    def _bring(self, ident: int) -> None:
+        sync, entry = self._entries[ident]
+        assert entry.path2 is not None
+        # Behind the move, which is about to be done with.
+        for made in self._note(sync, Kind.CREATE, entry.path2, due_s=self._clock()):
+            made.whole = True
+
+    def _discard(self, ident: int) -> None:
+        found = self._entries.get(ident)
+        if found is not None and found[1].status is not Status.ACTIVE:
+            found[0].queue.remove(found[1])
+
+    def _entry(self, ident: int) -> tuple[bytes, bytes, bytes | None]:
+        _, entry = self._entries[ident]
+        return entry.kind.value, entry.path, entry.path2
+
+    def _field(self, handle: int, name: bytes) -> events.Value | None:
+        ident = handle if handle >= 0 else -1 - handle
+        found = self._entries.get(ident)
+        return None if found is None else events.value(found[1], name, destination=handle < 0)
+
+    def _next_event(self, number: int) -> int | None:
+        sync = self._sync(number)
+        if sync.current is not None and sync.current.status is Status.WAIT:
+            return sync.current.ident
+        with contextlib.closing(self._due_in(sync, self._clock())) as due:
+            entry = next(due, None)
+        return None if entry is None else entry.ident
+
+    def _patterns(self, idents: Any) -> Any:
+        names: list[tuple[bytes, bool]] = []
+        for ident in idents.values():
+            _, entry = self._entries[ident]
+            if entry.path2 is not None:
+                names += ((entry.path, True), (entry.path2, False))
+            else:
+                names.append((entry.path, entry.kind is Kind.DELETE or entry.whole))
+        assert self._runtime is not None
+        return self._runtime.list(include_list(names))
+
+    def _spawn(self, number: int, idents: Any, agent: Any, binary: bytes, words: Any, stdin: bytes | None) -> None:
+        if self._stopping:
+            self.log.say("Normal", b"ignored process spawning while fading")
+            return
+        sync = self._sync(number)
+        entries = [self._entries[ident][1] for ident in idents.values()]
+        for entry in entries:
+            sync.queue.start(entry)
+        argv = (binary, *words.values())
+        if self.log.wants("Exec"):
+            fed = () if stdin is None else (b"[<]", b"[" + stdin.replace(b"\0", b"\n") + b"]")
+            self.log.say("Exec", b" ".join([binary, *fed, *(b"[" + word + b"]" for word in argv[1:])]))
+        child = next(self._numbers)
+        self._children[child] = _Child(sync, entries, agent, binary)
+        sync.running += 1
+        self._outbox.append((child, Program(argv, stdin=stdin, output=self.output)))
+
+    def _special(self, number: int, kind: bytes, path: bytes) -> int:
+        (entry,) = self._note(self._sync(number), Kind(kind), path, due_s=self._clock())
+        return entry.ident
+
+    def _terminate(self, code: object) -> None:
+        self.exit_status = int(code) & 0xFF if isinstance(code, int | float) else 0
+        raise Stopped
+
+    # ---- the daemon's side ----
+
+    def started(self, now_s: float) -> None:
+        """Every source is being watched: the initial syncs are due."""
+        self._changed = True
+        for sync in self.syncs:
+            self._begin(sync, now_s)
+
+    def note(self, place: int, report: EventReport, now_s: float) -> bool:
+        """Take in one event; True: what is below this directory is to be told as well."""
+        sync = self.syncs[place]
+        self._changed = True
+        excludes = sync.selection.excludes
+        path = _named(report.path, is_dir=report.is_dir)
+        due_s = now_s + sync.delay_s
+        out = excludes(report.path, report.is_dir)
+        old = report.moved_from
+        if old is not None:
+            return self._moved(sync, _named(old, is_dir=report.is_dir), path, excludes(old, report.is_dir), out, due_s)
+        if out:
+            return False
+        mask = report.mask
+        if mask & self.modified:
+            self._note(sync, Kind.MODIFY, path, due_s=due_s)
+        else:
+            for bits, kind in _KINDS:
+                if mask & bits:
+                    self._note(sync, kind, path, due_s=due_s)
+        return False
+
+    def _moved(self, sync: Sync, old: bytes, new: bytes, old_out: bool, new_out: bool, due_s: float) -> bool:  # noqa: FBT001
+        """A rename. Told as one where the configuration wants that and both ends count."""
+        if old_out and new_out:
+            return False
+        if not old_out and not new_out and sync.moves:
+            made = self._note(sync, Kind.MOVE, old, new, due_s=due_s)
+            return new.endswith(b"/") and any(entry.kind is not Kind.MOVE for entry in made)
+        if not old_out:
+            self._note(sync, Kind.DELETE, old, due_s=due_s)
+        if new_out:
+            return False
+        self._note(sync, Kind.CREATE, new, due_s=due_s)
+        return new.endswith(b"/")
+
+    def lost(self, place: int, now_s: float) -> None:
+        """Events may be missing: the sync begins anew, and must not fail for that."""
+        self.log.say("Normal", b"--- OVERFLOW in event queue ---")
+        sync = self.syncs[place]
+        self.insists = True
+        sync.queue.clear()
+        self._begin(sync, now_s)
+
+    def due(self, now_s: float) -> Sequence[tuple[int, Program]]:
+        """Let the configuration act; the programs it wants to be run."""
+        if self._is_over():
+            return ()
+        self._now_s = now_s
+        self._kept_s = None
+        while self._alarms and self._alarms[0][0] <= now_s and not self._is_over():
+            self._call("call", heapq.heappop(self._alarms)[2])
+        # Each turn another sync is first, so that none starves where processes are few.
+        self._turn = (self._turn + 1) % max(1, len(self.syncs))
+        for sync in (*self.syncs[self._turn :], *self.syncs[: self._turn]):
+            if self._is_over():
+                break
+            self._act(sync, now_s)
+        if self._changed and self.status_write is not None and now_s >= self._status_at_s:
+            self._changed, self._status_at_s = False, now_s + self.status_every_s
+            about = [(sync.name, sync.source, sync.queue, sync.selection) for sync in self.syncs]
+            self.status_write(status_report(about, at=self._wall(), processes=len(self._children)))
+        outbox, self._outbox = self._outbox, []
+        return outbox
+
+    def finished(self, number: int, end: ProgramEnd, now_s: float) -> None:
+        """A program ended: what it was for is done, or due again."""
+        child = self._children.pop(number)
+        self._changed = True
+        sync = child.sync
+        sync.running -= 1
+        code = end.status
+        if end.trouble:
+            self.log.say("Error", b"Failed executing [ " + child.binary + b" ]! " + end.trouble.encode())
+            code = NEVER_STARTED
+        answer = self._call("collect", sync.number, child.agent, code)
+        if answer == b"again":
+            for entry in child.entries:
+                pause_s = min(RETRY_MAX_S, max(sync.delay_s, RETRY_MIN_S) * 2.0 ** min(entry.tries, 30))
+                sync.queue.again(entry, now_s + pause_s)
+            return
+        if answer == b"die":
+            self.log.say("Error", b"Critical exitcode.")
+            self.exit_status = FATAL
+            return
+        for entry in child.entries:
+            self._done(sync, entry)
+
+    def wake_s(self) -> float | None:
+        """When the next entry or alarm is due."""
+        times = [self._alarms[0][0]] if self._alarms else []
+        if self._kept_s is not None:
+            times.append(self._kept_s)
+        if self._changed and self.status_write is not None:
+            times.append(self._status_at_s)
+        for sync in self.syncs:
+            due_s = sync.queue.due_s()
+            if due_s is not None and not self._is_full(sync) and due_s > self._now_s:
+                times.append(due_s)
+        return min(times, default=None)
+
+    def stop(self) -> None:
+        """Start nothing more."""
+        self._stopping = True
+        if self._children:
+            self.log.say("Normal", b"waiting for %d more child processes." % len(self._children))
+
+    def log_status(self) -> None:
+        """Nothing asks for it: lsyncd has no signal for that."""
+
+    # ---- acting ----
+
+    def _begin(self, sync: Sync, now_s: float) -> None:
+        self._note(sync, Kind.INIT, b"", due_s=now_s)
+
+    def _act(self, sync: Sync, now_s: float) -> None:
+        with contextlib.closing(self._due_in(sync, now_s)) as due:
+            for entry in due:
+                if self._is_full(sync) or self._is_over():
+                    return
+                if not self._waits(entry):
+                    continue
+                sync.current = entry
+                try:
+                    self._act_on(sync, entry)
+                finally:
+                    sync.current = None
+                if self._waits(entry):
+                    self._kept_s = now_s + KEPT_S
+
+    def _waits(self, entry: Entry) -> bool:
+        return entry.ident in self._entries and entry.status is Status.WAIT
+
+    def _act_on(self, sync: Sync, entry: Entry) -> None:
+        if entry.kind is Kind.INIT:
+            if not sync.config[b"init"]:
+                self._done(sync, entry)
+                return
+            self._call("init", sync.number, entry.ident)
+            if entry.ident not in self._entries:
+                self._done(sync, entry)
+        elif entry.kind is Kind.FULL:
+            self._call("full", sync.number, entry.ident)
+        else:
+            self._call("action", sync.number)
+
+    def _due_in(self, sync: Sync, now_s: float) -> Any:
+        return sync.queue.waiting(now_s, hurried=len(sync.queue) >= sync.delays_max)
+
+    def _is_full(self, sync: Sync) -> bool:
+        return sync.running >= sync.processes_max or len(self._children) >= self.processes_max
+
+    def _done(self, sync: Sync, entry: Entry) -> None:
+        sync.queue.remove(entry)
+        if entry.kind is Kind.INIT:
+            sync.started = True
+            if self.onepass and all(each.started for each in self.syncs):
+                self.exit_status = 0
+
+    def _call(self, hook: str, *arguments: object) -> Any:
+        try:
+            return self._hook(hook, *arguments)
+        except Stopped:
+            return None
+        except LuaFailure as failure:
+            if self.exit_status is None:  # else it is how terminate() comes back
+                self.log.say("Error", b"in Lua: " + failure.message)
+                for number, line in enumerate(failure.trace.split(b"\n")[2:], 1):
+                    self.log.say("Error", b"Backtrace %d :%s" % (number, line.strip()))
+                self.exit_status = FATAL
+            return None
+
+    def _hook(self, hook: str, *arguments: object) -> Any:
+        assert self._runtime is not None
+        return self._runtime.call(hook, *arguments)
+
+
+def _named(path: RelPath, *, is_dir: bool) -> bytes:
+    return b"/" + path + (b"/" if is_dir and path else b"")
+
+
+def _collapses(sync: Sync) -> bool:
+    return bool(sync.config[b"collapse"])

@@ -1,0 +1,277 @@
+"""From a configuration file, or syncs on the command line, to syncs that can be run."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from instep.errors import OperatorError
+from instep.frontends.lsyncd.fast import mirrors, template_of
+from instep.frontends.lsyncd.handler import MODES, Sync, SyncHandler
+from instep.frontends.lsyncd.log import Log, facility_of
+from instep.frontends.lsyncd.runtime import LuaFailure, Runtime
+from instep.frontends.lsyncd.selection import Selection, exclude_lines, filter_lines
+from instep.frontends.lsyncd.words import VERSION, CommandLine
+from instep.spec import MirrorSpec, TargetSpec
+
+_SETTINGS: Final[dict[bytes, type | tuple[type, ...]]] = {
+    b"logfile": bytes, b"pidfile": bytes, b"logident": bytes, b"logfacility": (bytes, int), b"nodaemon": bool,
+    b"insist": bool, b"onepass": bool, b"statusFile": bytes, b"statusInterval": (int, float), b"inotifyMode": bytes,
+    b"maxProcesses": (int, float), b"maxDelays": (int, float),
+}  # fmt: skip
+_TOLERATED: Final = frozenset({b"statusIntervall", b"monitor", b"delay", b"log", b"verbose"})
+"""Seen in configurations, never meant anything."""
+
+
+_STEPS: Final = ("Exec", "Delay", "Function")
+"""Categories in which each step is told: who wants to see them wants lsyncd's own."""
+
+
+class LoadError(Exception):
+    """The configuration cannot be used; the text says why."""
+
+
+class Loader:
+    """Reads one configuration."""
+
+    def __init__(self, line: CommandLine, log: Log, *, clock: Callable[[], float]) -> None:
+        """Begin.
+
+        Args:
+            line: the command line, whose options come before the settings.
+            log: where messages go.
+            clock: the clock that the handler's times are of.
+
+        Raises:
+            ToolMissing: there is no Lua.
+        """
+        self._line = line
+        self._log = log
+        self._clock = clock
+        self._syncs: list[Sync] = []
+        self._failed = ""
+        self._plain: dict[int, MirrorSpec] = {}
+        self.handler = SyncHandler(log, clock=clock, wall=time.time)
+        self.runtime = Runtime({**self.handler.primitives(), **self._primitives()})
+
+    def read(self, text: bytes | None) -> None:
+        """Run the configuration, or make the syncs of the command line.
+
+        Raises:
+            LoadError: it cannot be used.
+        """
+        name = os.fsencode(self._line.config or "")
+        try:
+            for script in self._line.scripts:
+                self.runtime.load(_script(script), os.fsencode(script))
+            if text is not None:
+                self.runtime.load(text, name)
+            for sync in self._line.syncs:
+                self.runtime.add(sync)
+            self.runtime.lock()
+        except LuaFailure as failure:
+            if self.handler.exit_status is not None:
+                return
+            raise LoadError(self._failed or _told(name, failure.message)) from None
+        self._check()
+
+    def settings(self) -> dict[bytes, Any]:
+        """What is in force: the command line's, then the configuration's."""
+        return {**self.runtime.settings(), **self._line.settings}
+
+    def serve(self) -> list[MirrorSpec]:
+        """Hand the syncs to the handler, but for those that are plain mirrors; these."""
+        settings = self.settings()
+        plain = self._plain
+        handler = self.handler
+        handler.insists = handler.insists or bool(settings.get(b"insist"))
+        handler.onepass = bool(settings.get(b"onepass"))
+        handler.processes_max = settings.get(b"maxProcesses") or float("inf")
+        handler.modified = MODES[settings.get(b"inotifyMode", b"CloseWrite")]
+        if b"statusFile" in settings:
+            path = os.path.abspath(settings[b"statusFile"])
+            handler.status_write = lambda text: _replace(path, text)
+            handler.status_every_s = settings.get(b"statusInterval", 10)
+        handler.serve(self.runtime, [sync for sync in self._syncs if sync.number not in plain])
+        return list(plain.values())
+
+    @property
+    def syncs(self) -> list[Sync]:
+        """The syncs, in the order they were made."""
+        return self._syncs
+
+    def _check(self) -> None:
+        settings = self.settings()
+        if not self._syncs:
+            raise LoadError("Nothing to watch!")
+        mode = settings.get(b"inotifyMode", b"CloseWrite")
+        if mode not in MODES:
+            raise LoadError(f"'{_text(mode)}' not a valid inotfiyMode.")
+        facility = settings.get(b"logfacility", b"user")
+        if facility_of(facility) is None:
+            raise LoadError(f"Logging facility '{_text(facility)}' unknown.")
+        if not settings.get(b"nodaemon"):
+            self._bind_targets()
+        watched = self.handler.has_alarms or any(self._log.wants(category) for category in _STEPS)
+        self._plain = mirrors(self._syncs, self.runtime, settings, watched=watched)
+
+    def _bind_targets(self) -> None:
+        """Make targets of built-in kinds absolute: a daemon works in ``/``, and a target is not meant to be there."""
+        for sync in self._syncs:
+            target = sync.config[b"target"]
+            if template_of(sync, self.runtime) is None or not isinstance(target, bytes):
+                continue
+            if TargetSpec(target).is_local and not target.startswith(b"/"):
+                sync.config[b"target"] = os.path.abspath(target) + b"/"
+
+    # ---- what Lua asks for ----
+
+    def _primitives(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "add": self._add,
+            "check_setting": self._check_setting,
+            "exclude": self._exclude,
+            "excludes": lambda number: self.runtime.list(self._selection(number).patterns),
+            "filter": lambda number, line: self._selection(number).append(line),
+            "filters": lambda number: self.runtime.list(self._selection(number).lines),
+            "include_again": lambda number, pattern: self._selection(number).include_again(pattern),
+            "log": lambda category, text: self._log.say(_text(category), text),
+            "now": self._clock,
+            "overrides": self._overrides,
+            "readdir": self._readdir,
+            "insists": lambda: self.handler.insists or bool(self.settings().get(b"insist")),
+            "size": _size,
+            "version": VERSION.encode,
+        }
+
+    def _exclude(self, number: int, pattern: bytes) -> None:
+        self._selection(number).exclude(pattern)
+
+    def _selection(self, number: int) -> Selection:
+        return self._syncs[number - 1].selection
+
+    def _check_setting(self, given: object, value: object) -> bytes | None:
+        key = given if isinstance(given, bytes) else str(given).encode()
+        if key in _TOLERATED:
+            self._log.say("Warn", b'setting "' + key + b'" has no effect.')
+            return None
+        wanted = _SETTINGS.get(key)
+        if wanted is None:
+            return b'setting "' + key + b'" unknown.'
+        if not isinstance(value, wanted):
+            return b'setting "' + key + b'" cannot have this value.'
+        return None
+
+    def _overrides(self) -> Any:
+        settings = self.settings()
+        found: dict[bytes, object] = {
+            name: settings[name] for name in (b"maxDelays", b"maxProcesses") if settings.get(name) is not None
+        }
+        if self._line.delay_s is not None:
+            found[b"delay"] = self._line.delay_s
+        return self.runtime.table(found)
+
+    def _readdir(self, path: bytes) -> Any:
+        try:
+            with os.scandir(path) as entries:
+                return self.runtime.table({entry.name: entry.is_dir(follow_symlinks=False) for entry in entries})
+        except OSError:
+            return None
+
+    def _add(self, number: int, config: Any) -> tuple[bytes | None, bytes]:
+        """Take in one sync; its source as it is from now on, or what is wrong with it."""
+        given = config[b"source"]
+        if not isinstance(given, bytes) or not given:
+            return None, b"source must be a string."
+        real = os.path.realpath(given)
+        if not os.path.isdir(real):
+            self._failed = f"Cannot access source directory: {_text(given)}"
+            return None, self._failed.encode()
+        selection = Selection()
+        try:
+            self._select(selection, config)
+        except (LoadError, OperatorError) as error:
+            return None, str(error.what if isinstance(error, OperatorError) else error).encode()
+        sync = Sync(
+            number=number,
+            config=config,
+            source=real if real == b"/" else real + b"/",
+            selection=selection,
+            delay_s=config[b"delay"] or 0.0,
+            delays_max=config[b"maxDelays"] or 1000,
+            processes_max=config[b"maxProcesses"] or 1,
+            moves=bool(config[b"onMove"]),
+            name=config[b"name"] or b"Sync%d" % number,
+        )
+        self._syncs.append(sync)
+        return sync.source, b""
+
+    def _select(self, selection: Selection, config: Any) -> None:
+        for line in (*_texts(config, b"filter"), *filter_lines(_file(config, b"filterFrom"))):
+            if not selection.append(line):
+                raise LoadError(f'Unknown filter rule: "{_text(line)}"')
+        for pattern in (*_texts(config, b"exclude"), *exclude_lines(_file(config, b"excludeFrom"))):
+            selection.exclude(pattern)
+
+
+def _texts(config: Any, key: bytes) -> list[bytes]:
+    value = config[key]
+    if value is None:
+        return []
+    if isinstance(value, bytes):
+        return [value]
+    found = [each for each in value.values() if isinstance(each, bytes)] if hasattr(value, "values") else []
+    if not hasattr(value, "values") or len(found) != len(list(value.values())):
+        raise LoadError(f"type for {key.decode()} must be table or string")
+    return found
+
+
+def _file(config: Any, key: bytes) -> bytes:
+    path = config[key]
+    if path is None:
+        return b""
+    kind = key.decode().removesuffix("From")
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, TypeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a name"
+        raise LoadError(f'Cannot open {kind} file "{_text(path)}": {reason}') from error
+
+
+def _replace(path: bytes, text: bytes) -> None:
+    """Write a file so that nobody ever reads half of it."""
+    new = path + b".new"
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(new, flags, 0o644), "wb") as file:
+            file.write(text)
+        os.replace(new, path)
+    except OSError:
+        return  # A full disk: the next report may find room.
+
+
+def _script(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise LoadError(f"Cannot open script '{path}': {error.strerror}") from error
+
+
+def _size(path: bytes) -> int:
+    try:
+        return os.stat(path, follow_symlinks=False).st_size
+    except OSError:
+        return 0
+
+
+def _told(name: bytes, message: bytes) -> str:
+    where = "the command line" if not name else _text(name)
+    return f"error preparing {where}: {_text(message)}"
+
+
+def _text(value: object) -> str:
+    return os.fsdecode(value) if isinstance(value, bytes) else str(value)

@@ -1,0 +1,741 @@
+-- The world that a configuration finds: sync, settings, spawn, log and the objects that are handed to its functions.
+-- Runs once, with the primitives of the host as its only argument; answers with what the host calls.
+-- Everything that must not be forged lives in locals. Positions in messages are those of the caller: error(msg, level).
+
+local core = ...
+
+lsyncd_version = core.version()
+
+local raise_at = 2  -- the level of whoever called the function that complains
+
+--------------------------------------------------------------------------------------------------------------- words
+
+function string.starts(text, beginning)
+	return text:sub(1, #beginning) == beginning
+end
+
+function string.ends(text, ending)
+	return ending == "" or text:sub(-#ending) == ending
+end
+
+function table.contains(list, value)
+	for _, each in pairs(list) do
+		if each == value then
+			return true
+		end
+	end
+	return false
+end
+
+-- Lua 5.3 as distributions build it still has these.
+if not bit32 then
+	local function word(value)
+		return math.floor(value) & 0xffffffff
+	end
+	bit32 = {
+		band = function(a, b) return word(a) & word(b) end,
+		bor = function(a, b) return word(a) | word(b) end,
+		bxor = function(a, b) return word(a) ~ word(b) end,
+		bnot = function(a) return ~word(a) & 0xffffffff end,
+		lshift = function(a, by) return word(word(a) << by) end,
+		rshift = function(a, by) return word(a) >> by end,
+	}
+end
+math.pow = math.pow or function(a, b) return a ^ b end
+math.log10 = math.log10 or function(a) return math.log(a, 10) end
+math.ldexp = math.ldexp or function(a, b) return a * 2.0 ^ b end
+math.atan2 = math.atan2 or function(y, x) return math.atan(y, x) end
+
+---------------------------------------------------------------------------------------------------------------- time
+
+local Time = {}
+
+local function timestamp(seconds)
+	return setmetatable({ [Time] = seconds }, Time)
+end
+
+local function seconds_of(value)
+	return type(value) == "table" and rawget(value, Time) or nil
+end
+
+Time.__index = function(self, name)
+	if name == "seconds" then
+		return rawget(self, Time)
+	elseif name == "string" then
+		return string.format("%.2f", rawget(self, Time))
+	end
+end
+Time.__add = function(a, b)
+	local one, other = seconds_of(a), seconds_of(b)
+	if one and other then
+		error("Cannot add two timestamps.", raise_at)
+	end
+	return timestamp((one or a) + (other or b))
+end
+Time.__sub = function(a, b)
+	local one, other = seconds_of(a), seconds_of(b)
+	if one and other then
+		return one - other
+	elseif not one then
+		error("Cannot subtract a timestamp from a number.", raise_at)
+	end
+	return timestamp(one - b)
+end
+Time.__eq = function(a, b) return seconds_of(a) == seconds_of(b) end
+Time.__lt = function(a, b) return seconds_of(a) < seconds_of(b) end
+Time.__le = function(a, b) return seconds_of(a) <= seconds_of(b) end
+Time.__concat = function(a, b)
+	local function text(value)
+		return seconds_of(value) and value.string or value
+	end
+	return text(a) .. text(b)
+end
+
+function now()
+	return timestamp(core.now())
+end
+
+----------------------------------------------------------------------------------------------------------------- log
+
+local function shown(value)
+	local kind = type(value)
+	if kind == "string" then
+		return value
+	elseif kind == "number" then
+		return tostring(value)
+	elseif seconds_of(value) then
+		return "(Timestamp: " .. value.string .. ")"
+	elseif kind == "table" then
+		return "(Table: " .. tostring(value):gsub("^table: ", "") .. ")"
+	end
+	return "(" .. tostring(value) .. ")"
+end
+
+function log(category, ...)
+	local words = {}
+	for n = 1, select("#", ...) do
+		words[n] = shown((select(n, ...)))
+	end
+	core.log(category, table.concat(words))
+end
+
+function terminate(code)
+	core.terminate(code)
+	error("terminating")
+end
+
+function readdir(path)
+	local names = core.readdir(path)
+	if not names then
+		log("Error", "Cannot open dir ", path, ".")
+	end
+	return names
+end
+
+function observefd()
+	error("Watching file descriptors is not possible here.", raise_at)
+end
+
+nonobservefd = observefd
+
+------------------------------------------------------------------------------------------------------------ settings
+
+local values = {}
+settings = setmetatable({}, {
+	__call = function(_, given)
+		if type(given) ~= "table" then
+			return values[given]
+		end
+		for key, value in pairs(given) do
+			if type(key) == "number" then
+				key, value = value, true
+			end
+			local wrong = core.check_setting(key, value)
+			if wrong then
+				error(wrong, raise_at)
+			end
+			values[key] = value
+		end
+	end,
+	__index = function(_, key)
+		return values[key]
+	end,
+	__newindex = function(_, key, value)
+		local wrong = core.check_setting(key, value)
+		if wrong then
+			error(wrong, raise_at)
+		end
+		log("Warn", "settings.", key, " = ... is the style of 2.0; write settings{ ", key, " = ... }")
+		values[key] = value
+	end,
+})
+local settings_object = settings
+
+-------------------------------------------------------------------------------------------------------- inheritance
+
+-- Copies what is not there yet: first the named keys, then, in order, what is inherited by position.
+local function inherit(into, from, by_key)
+	by_key = by_key or from._verbatim == true
+	local only = type(from._merge) == "table" and from._merge or nil
+	local function wanted(key)
+		return key ~= "_verbatim" and key ~= "_merge" and (not only or only[key])
+	end
+	local function take(key, value)
+		local have = rawget(into, key)
+		if type(value) ~= "table" or getmetatable(value) then
+			if have == nil then
+				into[key] = value
+			end
+		elseif have == nil then
+			local copy = {}
+			inherit(copy, value, key == "exitcodes")
+			into[key] = copy
+		elseif type(have) == "table" and value._merge ~= false then
+			inherit(have, value, key == "exitcodes")
+		end
+	end
+	for key, value in pairs(from) do
+		if (type(key) ~= "number" or by_key) and wanted(key) then
+			take(key, value)
+		end
+	end
+	if by_key then
+		for _, value in ipairs(from) do
+			if type(value) == "table" then
+				inherit(into, value, true)
+			end
+		end
+		return into
+	end
+	for _, value in ipairs(from) do
+		if type(value) == "table" and not getmetatable(value) then
+			inherit(into, value)
+		else
+			into[#into + 1] = value
+		end
+	end
+	return into
+end
+
+--------------------------------------------------------------------------------------------------------------- events
+
+local Hidden = {}  -- the key under which an object keeps what identifies it
+local syncs = {}  -- by number: { number, config, inlet }
+local objects = {}  -- the object of each entry, by the entry's ident; the same one until the entry is gone
+
+local event_fields = {}
+
+local function part(name)
+	return function(ident)
+		return core.field(ident, name)
+	end
+end
+
+for _, name in ipairs{ "etype", "status", "isdir", "name", "basename", "path", "pathname", "pathdir" } do
+	event_fields[name] = part(name)
+end
+event_fields.isList = function() return false end
+event_fields.config = function(_, sync) return sync.config end
+event_fields.inlet = function(_, sync) return sync.inlet end
+event_fields.source = function(_, sync) return sync.config.source end
+event_fields.target = function(_, sync) return sync.config.target end
+for _, side in ipairs{ "source", "target" } do
+	for _, name in ipairs{ "Path", "Pathname", "Pathdir" } do
+		event_fields[side .. name] = function(ident, sync)
+			local root = sync.config[side]
+			if not root then
+				error("the sync has no " .. side, 3)
+			end
+			return root .. core.field(ident, name == "Pathdir" and "below_dir" or "below_" .. name:lower())
+		end
+	end
+end
+event_fields.move = function(_, _, side) return side end
+
+local Event = {
+	__index = function(self, name)
+		local field = event_fields[name]
+		if not field then
+			if type(name) ~= "string" then
+				return nil
+			end
+			error('event does not have field "' .. tostring(name) .. '"', raise_at)
+		end
+		local hidden = rawget(self, Hidden)
+		return field(hidden.handle, hidden.sync, hidden.side)
+	end,
+}
+
+-- The object, or the two of a move, for an entry.
+local function event_of(sync, ident)
+	local known = objects[ident]
+	if not known then
+		local is_move = core.field(ident, "etype") == "Move"
+		known = { setmetatable({ [Hidden] = { ident = ident, handle = ident, sync = sync, side = is_move and "Fr" or nil } }, Event) }
+		if is_move then
+			-- The destination is the same entry, looked at from its other end.
+			known[2] = setmetatable({ [Hidden] = { ident = ident, handle = -1 - ident, sync = sync, side = "To" } }, Event)
+		end
+		objects[ident] = known
+	end
+	return known[1], known[2]
+end
+
+local list_functions = {}
+
+function list_functions.getPaths(idents)
+	return function(change)
+		local paths = {}
+		for _, ident in ipairs(idents) do
+			local etype, path, path2 = core.entry(ident)
+			if change then
+				path, path2 = change(etype, path, path2)
+			end
+			paths[#paths + 1] = path
+			paths[#paths + 1] = path2
+		end
+		return paths
+	end
+end
+
+function list_functions.size(idents)
+	return function() return #idents end
+end
+
+function list_functions.getList(idents, sync)
+	return function()
+		local found = {}
+		for n, ident in ipairs(idents) do
+			found[n] = event_of(sync, ident)
+		end
+		return found
+	end
+end
+
+local List = {
+	__index = function(self, name)
+		local hidden = rawget(self, Hidden)
+		if name == "isList" then
+			return true
+		elseif name == "config" then
+			return hidden.sync.config
+		elseif name == "inlet" then
+			return hidden.sync.inlet
+		elseif name == "status" then
+			return hidden.idents[1] and core.field(hidden.idents[1], "status") or nil
+		elseif name == "etype" then
+			return "List"
+		elseif list_functions[name] then
+			return list_functions[name](hidden.idents, hidden.sync)
+		elseif type(name) ~= "string" then
+			return nil
+		end
+		error('event list does not have function "' .. tostring(name) .. '"', raise_at)
+	end,
+}
+
+local function idents_of(agent)
+	local hidden = type(agent) == "table" and rawget(agent, Hidden)
+	if not hidden then
+		return nil
+	end
+	return hidden.idents or { hidden.ident }, hidden.sync
+end
+
+---------------------------------------------------------------------------------------------------------------- inlet
+
+local inlet_functions = {}
+
+function inlet_functions.getEvent(sync)
+	local ident = core.next_event(sync.number)
+	if not ident then
+		error("There is no event to get.", raise_at)
+	end
+	return event_of(sync, ident)
+end
+
+function inlet_functions.getEvents(sync, test)
+	local idents = core.batch(sync.number, test and function(ident)
+		return test(event_of(sync, ident))
+	end or nil)
+	return setmetatable({ [Hidden] = { idents = idents, sync = sync } }, List)
+end
+
+function inlet_functions.discardEvent(sync, event)
+	local idents = idents_of(event)
+	if not idents then
+		error("discardEvent needs an event", raise_at)
+	end
+	for _, ident in ipairs(idents) do
+		core.discard(ident)
+	end
+end
+
+function inlet_functions.getConfig(sync)
+	return sync.config
+end
+
+function inlet_functions.addExclude(sync, pattern)
+	core.exclude(sync.number, pattern)
+end
+
+function inlet_functions.rmExclude(sync, pattern)
+	if not core.include_again(sync.number, pattern) then
+		log("Normal", 'Removing not excluded exclude "', pattern, '"')
+	end
+end
+
+function inlet_functions.getExcludes(sync)
+	return core.excludes(sync.number)
+end
+
+function inlet_functions.appendFilter(sync, rule, pattern)
+	if not core.filter(sync.number, pattern and (rule .. " " .. pattern) or rule) then
+		error('Unknown filter rule: "' .. rule .. '"', raise_at)
+	end
+end
+
+function inlet_functions.getFilters(sync)
+	return core.filters(sync.number)
+end
+
+function inlet_functions.hasFilters(sync)
+	return #core.filters(sync.number) > 0
+end
+
+function inlet_functions.createBlanketEvent(sync)
+	return event_of(sync, core.special(sync.number, "Blanket", ""))
+end
+
+function inlet_functions.createFullEvent(sync, path)
+	return event_of(sync, core.special(sync.number, "Full", path or "/"))
+end
+
+local function make_inlet(sync)
+	local bound = {}
+	return setmetatable({}, {
+		__index = function(_, name)
+			local known = inlet_functions[name]
+			if not known then
+				if type(name) ~= "string" then
+					return nil
+				end
+				error('inlet does not have function "' .. tostring(name) .. '"', raise_at)
+			end
+			bound[name] = bound[name] or function(...)
+				return known(sync, ...)
+			end
+			return bound[name]
+		end,
+	})
+end
+
+-- For the defaults: the list for rsync, and the destination of a move as something new.
+function core.include_list(list)
+	return core.patterns((idents_of(list)))
+end
+
+function core.bring_destination(event)
+	core.bring(rawget(event, Hidden).ident)
+end
+
+-------------------------------------------------------------------------------------------------------------- programs
+
+function spawn(agent, binary, ...)
+	local idents, sync = idents_of(agent)
+	if not idents then
+		error("spawning with an invalid agent", raise_at)
+	end
+	if #idents == 0 then
+		error("spawn() called on an empty list", raise_at)
+	end
+	if not core.all_waiting(idents) then
+		error("spawn() called on an non-waiting event", raise_at)
+	end
+	local words, stdin = {}, nil
+	local function add(value)
+		if type(value) == "table" then
+			for _, each in ipairs(value) do
+				words[#words + 1] = tostring(each)
+			end
+		elseif value ~= nil then
+			words[#words + 1] = tostring(value)
+		end
+	end
+	local from = 1
+	if select(1, ...) == "<" then
+		stdin = select(2, ...)
+		if type(stdin) == "table" then
+			stdin = table.concat(stdin)
+		end
+		if stdin == "" then
+			stdin = nil
+		end
+		from = 3
+	end
+	for n = from, select("#", ...) do
+		add((select(n, ...)))
+	end
+	core.spawn(sync.number, idents, agent, tostring(binary), words, stdin)
+end
+
+function spawnShell(agent, command, ...)
+	return spawn(agent, "/bin/sh", "-c", command, "sh", ...)
+end
+
+function alarm(at, func, extra)
+	local seconds = seconds_of(at)
+	if not seconds or type(func) ~= "function" then
+		error("alarm needs a timestamp and a function", raise_at)
+	end
+	core.alarm(seconds, function()
+		func(timestamp(core.now()), extra)
+	end)
+end
+
+---------------------------------------------------------------------------------------------------- commands as text
+
+local variables = {}  -- in the order in which they are looked for, longer names before those they begin with
+do
+	local function define(prefix, names, destination)
+		for _, name in ipairs(names) do
+			variables[#variables + 1] = {
+				name = "^" .. prefix .. name,
+				value = function(origin, other)
+					local event = origin
+					if destination then
+						event = other or error(
+							"^" .. prefix .. name .. " is only known where something is moved (onMove)", 0)
+					end
+					return event[name]
+				end,
+			}
+		end
+	end
+	define("", { "pathname", "pathdir", "path", "sourcePathname", "sourcePathdir", "sourcePath", "source",
+		"targetPathname", "targetPathdir", "targetPath", "target" })
+	local ends = { "pathname", "path", "sourcePathname", "sourcePathdir", "sourcePath", "targetPathname",
+		"targetPathdir", "targetPath" }
+	define("o.", ends)
+	define("d.", ends, true)
+end
+
+local function replace_all(text, what, by)
+	local out, at = {}, 1
+	while true do
+		local first, last = text:find(what, at, true)
+		if not first then
+			out[#out + 1] = text:sub(at)
+			return table.concat(out), at > 1
+		end
+		out[#out + 1] = text:sub(at, first - 1)
+		out[#out + 1] = by
+		at = last + 1
+	end
+end
+
+local function words_of(text)
+	local words, word, quoted = {}, "", false
+	for char in text:gmatch(".") do
+		if char == " " and not quoted then
+			if word ~= "" then
+				words[#words + 1] = word
+			end
+			word = ""
+		else
+			if char == '"' then
+				quoted = not quoted
+			end
+			word = word .. char
+		end
+	end
+	if word ~= "" then
+		words[#words + 1] = word
+	end
+	return words
+end
+
+-- A function that does what a command given as text says.
+local function command(text)
+	text = text:match("^%s*(.-)%s*$")
+	if text:sub(1, 1) == "/" then
+		local template = words_of(text)
+		return function(event, event2)
+			log("Normal", "Event ", event.etype, ' spawns action "', text, '"')
+			local words = {}
+			for n, word in ipairs(template) do
+				for _, variable in ipairs(variables) do
+					if word:find(variable.name, 1, true) then
+						word = replace_all(word, variable.name, variable.value(event, event2))
+					end
+				end
+				words[n] = word
+			end
+			spawn(event, table.unpack(words))
+		end
+	end
+	if text:sub(1, 1) == "^" then
+		text = text:sub(2)
+	end
+	local script, used = text, {}
+	for _, variable in ipairs(variables) do
+		local found
+		local number = #used + 1
+		-- The shell reads "$10" as $1 and a zero.
+		script, found = replace_all(script, variable.name, number < 10 and '"$' .. number .. '"' or '"${' .. number .. '}"')
+		if found then
+			used[number] = variable
+		end
+	end
+	return function(event, event2)
+		log("Normal", "Event ", event.etype, ' spawns shell "', script, '"')
+		local given = {}
+		for n, variable in ipairs(used) do
+			given[n] = variable.value(event, event2)
+		end
+		spawnShell(event, script, table.unpack(given))
+	end
+end
+
+----------------------------------------------------------------------------------------------------------------- sync
+
+default = {}
+
+local initializing = true
+local inherited = { "action", "checkgauge", "collect", "delay", "init", "maxDelays", "maxProcesses", "prepare" }
+
+local function check_number(config, name, level)
+	local value = config[name]
+	if value ~= nil and (type(value) ~= "number" or value < 0) then
+		error(name .. " must be a number and >= 0", level)
+	end
+end
+
+function sync(given)
+	if not initializing then
+		error("Sync can only be created during initialization.", raise_at)
+	end
+	if type(given) ~= "table" then
+		error("sync needs a table", raise_at)
+	end
+	local config = inherit({}, given)
+	local base = {}
+	for _, name in ipairs(inherited) do
+		base[name] = default[name]
+	end
+	inherit(config, base)
+	for name, value in pairs(core.overrides()) do
+		config[name] = value
+	end
+	check_number(config, "delay", 3)
+	check_number(config, "maxDelays", 3)
+	check_number(config, "maxProcesses", 3)
+	config.delay = config.delay or 0
+	if type(config.prepare) == "function" then
+		config.prepare(config, 3)
+	end
+	if config.source == nil then
+		error("source missing from sync.", raise_at)
+	end
+	for _, name in ipairs{ "onAttrib", "onCreate", "onDelete", "onModify", "onMove", "onStartup", "onFull" } do
+		if type(config[name]) == "string" then
+			config[name] = command(config[name])
+		end
+	end
+	local number = #syncs + 1
+	local object = { number = number, config = config }
+	object.inlet = make_inlet(object)
+	local source, wrong = core.add(number, config)
+	if not source then
+		error(wrong, raise_at)
+	end
+	config._source = config.source
+	config.source = source
+	syncs[number] = object
+	return object.inlet
+end
+
+local function lock()
+	initializing = false
+	if settings ~= settings_object and type(settings) == "table" then
+		log("Warn", "settings = { ... } is the style of 2.0; write settings{ ... }")
+		local old = settings
+		settings = settings_object
+		settings(old)
+	end
+	setmetatable(_G, {
+		__index = function(_, name)
+			if name ~= "_" and not tostring(name):starts("__") then
+				error('Access of non-existing global "' .. tostring(name) .. '"', raise_at)
+			end
+		end,
+		__newindex = function(self, name, value)
+			if name ~= "_" and not tostring(name):starts("__") then
+				error("Lsyncd does not allow GLOBALS to be created on the fly. Declare \"" .. tostring(name)
+					.. "\" local or declare global on load.", raise_at)
+			end
+			rawset(self, name, value)
+		end,
+	})
+end
+
+---------------------------------------------------------------------------------------------------- called by the host
+
+local function traced(message)
+	return { message = type(message) == "string" and message or shown(message), trace = debug.traceback("", 2) }
+end
+
+-- Calls one of the configuration's functions: true and what it answered, or false and what went wrong.
+local function guarded(func, ...)
+	local outcome = table.pack(xpcall(func, traced, ...))
+	if outcome[1] then
+		return true, outcome[2]
+	end
+	return false, outcome[2].message, outcome[2].trace
+end
+
+return {
+	inherit = inherit,
+	lock = lock,
+	values = values,
+	load = function(text, name)
+		local chunk, wrong = load(text, "@" .. name, "t")
+		if not chunk then
+			return false, wrong, ""
+		end
+		return guarded(chunk)
+	end,
+	call = function(func)
+		return guarded(func)
+	end,
+	init = function(number, ident)
+		local init = syncs[number].config.init
+		if not init then
+			return true
+		end
+		return guarded(init, (event_of(syncs[number], ident)))
+	end,
+	full = function(number, ident)
+		local config = syncs[number].config
+		local event = event_of(syncs[number], ident)
+		if config.full then
+			return guarded(config.full, event)
+		end
+		return guarded(config.action, syncs[number].inlet)
+	end,
+	action = function(number)
+		return guarded(syncs[number].config.action, syncs[number].inlet)
+	end,
+	collect = function(number, agent, code)
+		local collect = syncs[number].config.collect
+		if not collect then
+			return true
+		end
+		return guarded(collect, agent, code)
+	end,
+	gone = function(ident)
+		objects[ident] = nil
+		return true
+	end,
+	shown = shown,
+}

@@ -1,0 +1,392 @@
+"""What waits to be acted on in one sync: entries in order of arrival, and how a new one relates to older ones.
+
+Pure: time is an argument. Paths begin with a slash and are relative to the source; those of directories end in one.
+Adding, finding and removing cost the depth of the path, however many entries there are.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+
+class Kind(enum.Enum):
+    """What an entry stands for; the values are what configurations see."""
+
+    ATTRIB = b"Attrib"
+    CREATE = b"Create"
+    DELETE = b"Delete"
+    MODIFY = b"Modify"
+    MOVE = b"Move"
+    INIT = b"Init"
+    BLANKET = b"Blanket"
+    FULL = b"Full"
+
+
+class Status(enum.Enum):
+    """Whether something is being done about an entry."""
+
+    WAIT = b"wait"
+    ACTIVE = b"active"
+    BLOCK = b"block"
+
+
+class Relation(enum.Enum):
+    """What becomes of a new entry because of an older one."""
+
+    BLOCK = "block"
+    """It waits until the old one is gone."""
+    ABSORB = "absorb"
+    """The old one stands for both."""
+    REPLACE = "replace"
+    """The new one takes the old one's place in the queue."""
+    SPLIT = "split"
+    """The new move becomes a deletion and a creation, each judged by itself."""
+    TO_DELETE = "to-delete"
+    """The old move becomes the deletion of its origin, which the new entry waits for."""
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """One thing to be acted on."""
+
+    kind: Kind
+    path: bytes
+    path2: bytes | None = None
+    """Where a move leads."""
+    due_s: float = 0.0
+    status: Status = Status.WAIT
+    number: int = -1
+    """Its place in the queue."""
+    ident: int = -1
+    """Its name for as long as it lives; unlike the number it is never another's."""
+    tries: int = 0
+    """How often it was tried in vain."""
+    retrying: bool = False
+    """It stands among those that were tried in vain, until its time."""
+    whole: bool = False
+    """Everything below it is meant as well."""
+    blocker: Entry | None = None
+    blocks: list[Entry] = field(default_factory=list)
+
+    @property
+    def paths(self) -> tuple[bytes, ...]:
+        """Both ends of a move, the path of anything else."""
+        return (self.path,) if self.path2 is None else (self.path, self.path2)
+
+
+_COLLAPSED = {
+    Kind.ATTRIB: {Kind.ATTRIB: Relation.ABSORB},
+    Kind.MODIFY: {Kind.ATTRIB: Relation.ABSORB, Kind.MODIFY: Relation.ABSORB},
+    Kind.CREATE: dict.fromkeys((Kind.ATTRIB, Kind.MODIFY, Kind.CREATE), Relation.ABSORB),
+    Kind.DELETE: dict.fromkeys((Kind.ATTRIB, Kind.MODIFY, Kind.DELETE), Relation.ABSORB),
+}
+"""Old, then new, on one path, where entries collapse; what is not named replaces."""
+
+
+def relate(old: Entry, new: Entry, *, collapse: bool) -> Relation | None:
+    """What an older entry makes of a new one; None: nothing, they stand side by side."""
+    if old.kind in (Kind.INIT, Kind.BLANKET):
+        return Relation.BLOCK
+    if Kind.FULL in (old.kind, new.kind):
+        return None
+    if new.kind is Kind.MOVE:
+        if old.kind is Kind.MOVE and old.path2 == new.path2 and not _overlap(old.path, new):
+            return None if not new.path.endswith(b"/") else Relation.SPLIT
+        return Relation.SPLIT if any(_overlap(path, new) for path in old.paths) else None
+    if old.kind is Kind.MOVE:
+        if not any(_overlap(path, new) for path in old.paths):
+            return None
+        if new.path == old.path2 and new.kind in (Kind.CREATE, Kind.DELETE):
+            return Relation.BLOCK if old.status is Status.ACTIVE else Relation.TO_DELETE
+        return Relation.BLOCK
+    if old.path != new.path:
+        return Relation.BLOCK if _overlap(old.path, new) else None
+    if new.path.endswith(b"/") and (not collapse or (old.kind, new.kind) == (Kind.DELETE, Kind.CREATE)):
+        return Relation.BLOCK
+    if not collapse and (old.kind, new.kind) != (Kind.DELETE, Kind.CREATE):
+        return None
+    if old.status is Status.ACTIVE:
+        return Relation.BLOCK
+    return _COLLAPSED[old.kind].get(new.kind, Relation.REPLACE)
+
+
+def _overlap(path: bytes, new: Entry) -> bool:
+    """Equal, or one a directory that holds the other."""
+    return any(
+        path == other
+        or (path.endswith(b"/") and other.startswith(path))
+        or (other.endswith(b"/") and path.startswith(other))
+        for other in new.paths
+    )
+
+
+Kept = dict[int, Entry]
+
+
+class Queue:
+    """The entries of one sync, the oldest first."""
+
+    def __init__(
+        self, *, collapse: bool, idents: Iterator[int] | None = None, on_gone: Callable[[Entry], None] = lambda _: None
+    ) -> None:
+        self._collapse = collapse
+        self._idents = itertools.count() if idents is None else idents
+        self._on_gone = on_gone
+        self._entries: Kept = {}
+        # Heaps; what does not wait any more is dropped when met. Those that were tried in vain stand apart, by the
+        # time of their next try: they hold up nothing.
+        self._waiting: list[int] = []
+        self._retries: list[tuple[float, int]] = []
+        self._numbers = 0
+        self._barriers: Kept = {}
+        self._at: dict[bytes, Kept] = {}
+        self._strong: dict[bytes, Kept] = {}  # of _at those that relate to what is no move, where nothing collapses
+        self._below: dict[bytes, Kept] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def note(self, kind: Kind, path: bytes, path2: bytes | None = None, *, due_s: float) -> list[Entry]:
+        """Take in something new; the entries that were made for it: none, one, or the two halves of a move."""
+        new = Entry(kind, path, path2, due_s)
+        found = self._relation(new)
+        if found is None:
+            return [self._append(new)]
+        old, relation = found
+        match relation:
+            case Relation.ABSORB:
+                return []
+            case Relation.SPLIT:
+                assert path2 is not None
+                return [
+                    *self.note(Kind.DELETE, path, due_s=due_s),
+                    *self.note(Kind.CREATE, path2, due_s=due_s),
+                ]
+            case Relation.REPLACE:
+                self._replace(old, new)
+                return [new]
+            case Relation.TO_DELETE:
+                self._unindex(old)
+                old.kind, old.path2 = Kind.DELETE, None
+                self._index(old)
+                return [self._append(new, blocker=old)]
+            case Relation.BLOCK:
+                return [self._append(new, blocker=old)]
+
+    def waiting(self, now_s: float, *, hurried: bool = False) -> Iterator[Entry]:
+        """Those to be acted on now, in order, up to the first that is not due; ``hurried``: due or not.
+
+        An entry is given once in a walk; the queue may be changed meanwhile.
+        """
+        while self._retries and self._retries[0][0] <= now_s:
+            entry = self._entries.get(heapq.heappop(self._retries)[1])
+            if entry is not None and entry.retrying and entry.due_s <= now_s:
+                entry.retrying = False
+                heapq.heappush(self._waiting, entry.number)
+        seen: set[int] = set()
+        try:
+            while self._waiting:
+                number = self._waiting[0]
+                entry = self._entries.get(number)
+                if entry is None or entry.retrying or entry.status is not Status.WAIT or number in seen:
+                    heapq.heappop(self._waiting)
+                    continue
+                if entry.due_s > now_s and not hurried:
+                    return
+                heapq.heappop(self._waiting)
+                seen.add(number)
+                yield entry
+        finally:
+            for number in seen:
+                entry = self._entries.get(number)
+                if entry is not None and entry.status is Status.WAIT and not entry.retrying:
+                    heapq.heappush(self._waiting, number)
+
+    def due_s(self) -> float | None:
+        """When the first waiting entry is due."""
+        first = None
+        while self._waiting:
+            entry = self._entries.get(self._waiting[0])
+            if entry is not None and entry.status is Status.WAIT and not entry.retrying:
+                first = entry.due_s
+                break
+            heapq.heappop(self._waiting)
+        while self._retries:
+            due_s, number = self._retries[0]
+            entry = self._entries.get(number)
+            if entry is not None and entry.status is Status.WAIT and entry.retrying and entry.due_s == due_s:
+                return due_s if first is None else min(first, due_s)
+            heapq.heappop(self._retries)
+        return first
+
+    def batch(self, test: Callable[[Entry], bool | None]) -> list[Entry]:
+        """All that may be acted on together: whatever is not active, nor waits for what is, or for what is left out.
+
+        Args:
+            test: whether to take an entry; None ends the list before it.
+        """
+        found: list[Entry] = []
+        out: set[int] = set()
+        for entry in self._entries.values():
+            blocker = entry.blocker
+            if entry.status is Status.ACTIVE or (blocker is not None and blocker.ident in out):
+                out.add(entry.ident)
+                continue
+            verdict = test(entry)
+            if verdict is None:
+                break
+            if verdict:
+                found.append(entry)
+            else:
+                out.add(entry.ident)
+        return found
+
+    def start(self, entry: Entry) -> None:
+        """Something is being done about it."""
+        entry.status = Status.ACTIVE
+        entry.retrying = False
+
+    def again(self, entry: Entry, due_s: float) -> None:
+        """What was done about it was in vain."""
+        entry.tries += 1
+        entry.due_s = due_s
+        self._wait(entry)
+
+    def remove(self, entry: Entry) -> None:
+        """It is done with; what waited for it waits no more."""
+        if self._entries.get(entry.number) is not entry:
+            return
+        del self._entries[entry.number]
+        self._unindex(entry)
+        self._release(entry)
+        self._on_gone(entry)
+
+    def clear(self) -> None:
+        """Forget all that nothing is being done about."""
+        for entry in [entry for entry in self._entries.values() if entry.status is not Status.ACTIVE]:
+            self.remove(entry)
+
+    # ---- keeping order ----
+
+    def _append(self, entry: Entry, blocker: Entry | None = None) -> Entry:
+        entry.number = self._numbers
+        entry.ident = next(self._idents)
+        self._numbers += 1
+        self._entries[entry.number] = entry
+        self._index(entry)
+        if blocker is not None:
+            entry.blocker = blocker
+            entry.status = Status.BLOCK
+            blocker.blocks.append(entry)
+        else:
+            heapq.heappush(self._waiting, entry.number)
+        return entry
+
+    def _replace(self, old: Entry, new: Entry) -> None:
+        new.number, new.ident = old.number, next(self._idents)
+        # What waited for the old one must not be forgotten, nor what the old one waited for.
+        new.status, new.blocker, new.due_s = old.status, old.blocker, old.due_s
+        new.blocks, old.blocks = old.blocks, []
+        for blocked in new.blocks:
+            blocked.blocker = new
+        if new.blocker is not None:
+            siblings = new.blocker.blocks
+            siblings[siblings.index(old)] = new
+        self._unindex(old)
+        self._entries[new.number] = new
+        self._index(new)
+        self._on_gone(old)
+
+    def _release(self, entry: Entry) -> None:
+        blocks, entry.blocks = entry.blocks, []
+        for blocked in blocks:
+            blocked.blocker = None
+            if blocked.status is Status.BLOCK:
+                self._wait(blocked)
+
+    def _wait(self, entry: Entry) -> None:
+        if entry.blocker is not None:
+            entry.status = Status.BLOCK
+            return
+        entry.status = Status.WAIT
+        entry.retrying = entry.tries > 0
+        if entry.retrying:
+            heapq.heappush(self._retries, (entry.due_s, entry.number))
+        else:
+            heapq.heappush(self._waiting, entry.number)
+
+    # ---- finding what relates ----
+
+    def _relation(self, new: Entry) -> tuple[Entry, Relation] | None:
+        """The newest entry that relates to the new one."""
+        best: tuple[Entry, Relation] | None = None
+        for kept in self._candidates(new):
+            for old in reversed(kept.values()):
+                if best is not None and old.number < best[0].number:
+                    break
+                relation = relate(old, new, collapse=self._collapse)
+                if relation is not None:
+                    best = (old, relation)
+                    break
+        return best
+
+    def _candidates(self, new: Entry) -> Iterator[Kept]:
+        """Few collections that hold all that may relate, the newest last in each."""
+        if self._barriers:
+            yield self._barriers
+        if new.kind in (Kind.INIT, Kind.BLANKET, Kind.FULL):
+            return
+        exact = self._at if self._collapse or new.kind is Kind.MOVE else self._strong
+        for path in new.paths:
+            if path in exact:
+                yield exact[path]
+            if path.endswith(b"/") and path in self._below:
+                yield self._below[path]
+            for above in _above(path):
+                if above in self._at:
+                    yield self._at[above]
+
+    def _index(self, entry: Entry) -> None:
+        number = entry.number
+        if entry.kind in (Kind.INIT, Kind.BLANKET):
+            self._barriers[number] = entry
+        if entry.kind in (Kind.INIT, Kind.BLANKET, Kind.FULL):
+            return
+        for path in entry.paths:
+            self._at.setdefault(path, {})[number] = entry
+            if path.endswith(b"/") or entry.kind in (Kind.DELETE, Kind.MOVE):
+                self._strong.setdefault(path, {})[number] = entry
+            for above in _above(path):
+                self._below.setdefault(above, {})[number] = entry
+
+    def _unindex(self, entry: Entry) -> None:
+        number = entry.number
+        self._barriers.pop(number, None)
+        for path in entry.paths:
+            _drop(self._at, path, number)
+            _drop(self._strong, path, number)
+            for above in _above(path):
+                _drop(self._below, above, number)
+
+
+def _above(path: bytes) -> Iterator[bytes]:
+    """The directories that hold a path, but the root."""
+    at = path.rfind(b"/", 0, len(path) - 1)
+    while at > 0:
+        yield path[: at + 1]
+        at = path.rfind(b"/", 0, at)
+
+
+def _drop(index: dict[bytes, Kept], path: bytes, number: int) -> None:
+    kept = index.get(path)
+    if kept is not None:
+        kept.pop(number, None)
+        if not kept:
+            del index[path]

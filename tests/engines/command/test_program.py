@@ -1,0 +1,91 @@
+"""Running programs: words, input, output, environment, ends of every kind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from instep.engines.command import program as module
+from instep.engines.command.program import run
+from instep.model import Program, ProgramEnd
+from tests.system.daemon_process import wait_until
+
+
+def ended(program: Program, *, umask: int = 0o022) -> ProgramEnd:
+    return asyncio.run(run(program, umask=umask))
+
+
+def python(text: str, **more: object) -> Program:
+    return Program((os.fsencode(sys.executable), b"-c", text.encode()), capture_bytes=1 << 16, **more)  # type: ignore[arg-type]  # passed on
+
+
+def test_words_input_and_output() -> None:
+    text = "import sys; print(sys.argv[1:], sys.stdin.read()); sys.exit(7)"
+    words = (os.fsencode(sys.executable), b"-c", text.encode(), b"a b", b"$x")
+    end = ended(Program(words, stdin=b"in\0put", capture_bytes=1000))
+    assert end == ProgramEnd(7, output=b"['a b', '$x'] in\0put\n")
+
+
+def test_no_more_output_is_kept_than_asked_for() -> None:
+    assert ended(Program((b"echo", b"abcdef"), capture_bytes=3)).output == b"abc"
+
+
+def test_output_is_appended_to_a_file(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for word in (b"a", b"b"):
+        assert ended(Program((b"echo", word), output=os.fsencode(out))).status == 0
+    assert out.read_bytes() == b"a\nb\n"
+    assert ended(Program((b"echo",), output=os.fsencode(tmp_path))).trouble == "Is a directory"
+
+
+def test_environment_and_umask() -> None:
+    text = "import os; print(os.environ['NEW'], os.environ['PATH'] != '', oct(os.umask(0)))"
+    end = ended(python(text, environment={b"NEW": b"x"}), umask=0o027)
+    assert end.output == b"x True 0o27\n"
+
+
+def test_a_signal_is_told_from_an_exit() -> None:
+    end = ended(Program((b"/bin/sh", b"-c", b"kill -9 $$")))
+    assert (end.status, end.signal) == (137, 9)
+
+
+@pytest.mark.parametrize("words", [(b"/no/such",), (b"a\0b",), (b"/etc/passwd",)])
+def test_what_cannot_be_started(words: tuple[bytes, ...]) -> None:
+    end = ended(Program(words))
+    assert (end.status, end.trouble != "") == (127, True)
+
+
+def test_a_program_that_takes_too_long_is_ended_with_its_children(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "GRACE_S", 0.1)
+    script = f"trap '' TERM; sleep 1000 & echo $! > {tmp_path}/pid; wait; wait; sleep 1000"
+    for timeout_s in (1.0, 5.0, 25.0):
+        end = ended(Program((b"/bin/sh", b"-c", script.encode()), timeout_s=timeout_s))
+        assert (end.timed_out, end.signal) == (True, 9)
+        if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
+            break  # else it had not even come so far, on a busy machine
+    pid = int((tmp_path / "pid").read_text())
+    wait_until(lambda: not _lives(pid), "the end of what it had started")
+
+
+def _lives(pid: int) -> bool:
+    """Not a zombie either: whoever should bury it may be no good at that."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_many_at_once() -> None:
+    async def all_of_them() -> list[int]:
+        ends = await asyncio.gather(
+            *(run(Program((b"/bin/sh", b"-c", b"exit %d" % n)), umask=0o022) for n in range(20))
+        )
+        return [end.status for end in ends]
+
+    assert asyncio.run(all_of_them()) == list(range(20))

@@ -1,0 +1,285 @@
+"""Configurations in Lua: inheritance, what is refused with its place, and which syncs are plain mirrors."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instep.errors import OperatorError
+from instep.frontends.lsyncd.load import Loader, LoadError
+from instep.frontends.lsyncd.log import Log
+from instep.frontends.lsyncd.words import read as words
+from instep.spec import EngineName, MirrorSpec
+
+pytest.importorskip("lupa")
+
+
+class Lua:
+    """Reads configurations in a directory with a source ``s``."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        (top / "s").mkdir()
+
+    def load(self, text: str, *options: str) -> Loader:
+        text = text.replace("@", str(self.top))
+        loader = Loader(words([*options, "c.lua"]), Log(), clock=time.monotonic)
+        loader.read(text.encode())
+        return loader
+
+    def config(self, text: str, *options: str) -> dict[str, Any]:
+        """The effective configuration of the first sync."""
+        return plain(self.load(text, *options).syncs[0].config)
+
+    def computed(self, options: str) -> list[bytes]:
+        table = self.config(f'sync{{ default.rsync, source="@/s", target="@/t", rsync={{ {options} }} }}')
+        return list(table["rsync"]["_computed"].values())
+
+    def mirrors(self, text: str, *options: str) -> list[MirrorSpec]:
+        return self.load(text, *options).serve()
+
+
+def plain(table: Any) -> dict[str, Any]:
+    return {
+        os.fsdecode(key) if isinstance(key, bytes) else key: plain(value) if hasattr(value, "items") else value
+        for key, value in table.items()
+    }
+
+
+@pytest.fixture
+def lua(tmp_path: Path) -> Lua:
+    return Lua(tmp_path)
+
+
+# ---- inheritance ----------------------------------------------------------------------------------------------------
+
+
+def test_defaults_of_the_built_in_kinds(lua: Lua) -> None:
+    rsync = lua.config('sync{ default.rsync, source="@/s", target="@/t" }')
+    assert (rsync["delay"], rsync["delete"], rsync["maxProcesses"], rsync["maxDelays"]) == (15, True, 1, 1000)
+    assert rsync["target"] == os.fsencode(lua.top / "t") + b"/"
+    assert rsync["source"] == os.fsencode(lua.top / "s") + b"/"
+    assert rsync["exitcodes"][24] == b"ok"
+
+
+def test_the_first_writer_wins_and_tables_merge(lua: Lua) -> None:
+    found = lua.config("""
+        local base = { default.rsync, delay=3, rsync={ compress=true, archive=true, _extra={"--x"} }, exclude="a" }
+        sync{ base, source="@/s", target="@/t", delay=4, rsync={ compress=false } }
+    """)
+    assert found["delay"] == 4
+    assert found["rsync"]["compress"] is False
+    assert found["rsync"]["archive"] is True
+    assert found["exclude"] == b"a"
+    assert set(found["rsync"]["_computed"].values()) >= {b"--x"}
+
+
+def test_a_map_of_exit_codes_replaces_or_extends(lua: Lua) -> None:
+    alone = lua.config('sync{ exitcodes={[1]="ok"}, source="@/s", action=function() end }')
+    assert alone["exitcodes"] == {1: b"ok"}
+    both = lua.config(
+        'sync{ default.rsync, source="@/s", target="@/t", exitcodes={default.rsyncExitCodes,[23]="again"} }'
+    )
+    assert (both["exitcodes"][23], both["exitcodes"][0], both["exitcodes"][12]) == (b"again", b"ok", b"again")
+
+
+def test_markers(lua: Lua) -> None:
+    found = lua.config(
+        """
+        local one = { host="h", delay=9, _merge={ delay=true } }
+        local other = { rsync={ _merge=false, compress=true } }
+        sync{ default.rsync, one, other, source="@/s", target="@/t", rsync={ verbose=true } }
+    """.replace("default.rsync, one", "one, default.rsync")
+    )
+    assert (found["delay"], "host" in found) == (9, False)
+    assert (found["rsync"].get("compress"), found["rsync"]["verbose"]) == (None, True)
+
+
+def test_settings_and_options_override_each_sync(lua: Lua) -> None:
+    text = 'settings{ maxDelays=5, maxProcesses=2 } sync{ default.rsync, source="@/s", target="@/t", delay=9 }'
+    found = lua.config(text, "-delay", "0.25")
+    assert (found["delay"], found["maxDelays"], found["maxProcesses"]) == (0.25, 5, 2)
+
+
+def test_prepare_and_templates_may_be_replaced(lua: Lua) -> None:
+    found = lua.config("""
+        default.rsync.rsync.binary = "/bin/wrapper"
+        local old = default.rsync.prepare
+        default.rsync.prepare = function(config, level) config.host = nil; return old(config, level + 1) end
+        sync{ default.rsync, source="@/s", target="@/t", host="h" }
+    """)
+    assert found["rsync"]["binary"] == b"/bin/wrapper"
+
+
+# ---- rsync's words --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", [{"l", "t", "s"}]),
+        ("archive=true", [set("tpgsolD")]),
+        ("archive=true, owner=false, group=false, perms=false", [set("ltsD")]),
+        ("acls=true, compress=true, whole_file=true, xattrs=true", [set("ltsAzWX")]),
+        ('_extra={"-a","b c"}, bwlimit=5, rsh="ssh -x"', [set("lts"), "-a", "b c", "--bwlimit=5", "--rsh=ssh -x"]),
+        ("inplace=true, existing=true, temp_dir='/t'", [set("lts"), "--existing", "--inplace", "--temp-dir=/t"]),
+        ("links=false, times=false, protect_args=false", []),
+    ],
+)
+def test_computed_words(lua: Lua, options: str, expected: list[object]) -> None:
+    found = [
+        set(word.decode()[1:]) if isinstance(want, set) else word.decode()
+        for word, want in zip(lua.computed(options), expected, strict=True)
+    ]
+    assert found == expected
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = = 1", "error preparing .*c.lua: .*c.lua:1: "),
+        ("\nsync{ target='x' }", "c.lua:2: source missing from sync."),
+        ("\nsync{ default.rsync, source='@/s', target='t', rsync={ archve=true } }",
+            'c.lua:2: Parameter "rsync.archve" unknown. [(] if this is not a typo add it to checkgauge [)]'),
+        ("sync{ default.rsync, source='@/s', target='t', rsync=true }", 'c.lua:1: Parameter "rsync" must be a table.'),
+        ("sync{ source='@/s', exclude='x', action=function() end }", 'Parameter "exclude" unknown'),
+        ("sync{ default.rsync, source='@/s' }", 'c.lua:1: default.rsync needs "target" configured'),
+        ("sync{ default.rsyncssh, source='@/s' }", 'c.lua:1: default.rsyncssh needs "host" configured'),
+        ("sync{ default.rsyncssh, source='@/s', host='h' }", 'default.rsyncssh needs "targetdir" configured'),
+        ("sync{ default.rsyncssh, source='@/s', host='h', targetdir='t', maxProcesses=3 }", "c.lua:1: .*maxProcesses set to 1"),
+        ("sync{ default.rsyncssh, source='@/s', host='-oProxyCommand=x', targetdir='t' }", "begins with a hyphen"),
+        ("sync{ default.rsync, source='@/none', target='t' }", "^Cannot access source directory: .*/none"),
+        ("sync{ default.rsync, source='@/s', target='t', delay=-1 }", "delay must be a number and >= 0"),
+        ("sync{ default.rsync, source='@/s', target='t', exclude=5 }", "type for exclude must be table or string"),
+        ("sync{ default.rsync, source='@/s', target='t', excludeFrom='/none' }", 'Cannot open exclude file "/none"'),
+        ("sync{ default.rsync, source='@/s', target='t', filter={'zzz'} }", 'Unknown filter rule: "zzz"'),
+        ("sync{ default.rsync, source='@/s', target='t', rsync={_extra='x'} }", 'c.lua:1: .*_extra" must be a list'),
+        ("settings{ foo=1 }", 'c.lua:1: setting "foo" unknown.'),
+        ("settings{ nodaemon=1 }", 'setting "nodaemon" cannot have this value'),
+        ("settings{ inotifyMode='Foo' } sync{ default.rsync, source='@/s', target='t' }", "'Foo' not a valid inotfiyMode"),
+        ("settings{ logfacility='zz' } sync{ default.rsync, source='@/s', target='t' }", "Logging facility 'zz' unknown"),
+        ("settings{ nodaemon=true }", "Nothing to watch!"),
+        ("sync{ default.rsync, source='@/s', target='t', crontab={'0 * * * * *'} }", 'c.lua:1: Parameter "crontab" is not'),
+        ("observefd(1)", "c.lua:1: Watching file descriptors is not possible here."),
+    ],
+)  # fmt: skip
+def test_what_is_refused(lua: Lua, text: str, said: str) -> None:
+    with pytest.raises(LoadError, match=said):
+        lua.load(text)
+
+
+def test_dangerous_targets_are_refused(lua: Lua) -> None:
+    (lua.top / "s/in").mkdir()
+    for target in ("@/s", "@", "@/s/in"):
+        for kind in ("rsync", "direct"):
+            with pytest.raises(OperatorError, match=re.escape("source")):
+                lua.load(f'sync{{ default.{kind}, source="@/s", target="{target}", rsync={{ binary="/bin/true" }} }}')
+
+
+def test_a_daemons_target_is_where_it_was_meant_to_be(lua: Lua, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(lua.top)
+    text = 'sync{ default.rsync, source="s", target="t", rsync={ binary="/bin/true" } }'
+    assert lua.config(text)["target"] == os.fsencode(lua.top / "t") + b"/"
+    assert lua.config("settings{ nodaemon=true } " + text)["target"] == b"t/"
+
+
+def test_historical_keys_are_only_warned_about(lua: Lua, capsys: pytest.CaptureFixture[str]) -> None:
+    lua.load("""
+        settings = { nodaemon=true, statusIntervall=3 }
+        sync{ default.rsync, name="n", subdirs=false, source="@/s", target="@/t" }
+    """)
+    err = capsys.readouterr().err
+    assert 'Parameter "name" has no effect' in err or 'Parameter "subdirs" has no effect' in err
+    assert 'setting "statusIntervall" has no effect' in err
+
+
+def test_a_gauge_may_be_extended(lua: Lua) -> None:
+    found = lua.config(
+        'sync{ action=function() end, source="@/s", checkgauge={ mine=true, exclude=true }, mine=3, exclude="x" }'
+    )
+    assert found["mine"] == 3
+
+
+def test_what_log_shows(lua: Lua, capsys: pytest.CaptureFixture[str]) -> None:
+    lua.load("""
+        log("Normal", "a", 1, 2.5, nil, true, {}, now())
+        sync{ default.rsync, source="@/s", target="@/t" }
+    """)
+    assert re.search(
+        r"^Normal: a12.5\(nil\)\(true\)\(Table: 0x\w+\)\(Timestamp: \d+\.\d\d\)$", capsys.readouterr().err, re.MULTILINE
+    )
+
+
+def test_terminate_in_a_configuration(lua: Lua) -> None:
+    assert lua.load("terminate(300)").handler.exit_status == 44
+
+
+def test_the_dialect(lua: Lua) -> None:
+    lua.load("""
+        assert(string.starts("abc", "ab") and not string.starts("abc", "b") and string.ends("abc", "bc"))
+        assert(undefined == nil and arg == nil and python == nil)
+        assert(bit32.band(6, 3) == 2 and math.pow(2, 3) == 8)
+        local t = now()
+        assert((t + 5) - t == 5 and t < t + 1 and t <= t and (t - 1) < t and t == t)
+        assert(not pcall(function() return t + t end))
+        assert(lsyncd_version == "2.3.1" and readdir("@/none") == nil)
+        assert(readdir("@").s == true)
+        sync{ default.rsync, source="@/s", target="@/t" }
+    """)
+
+
+# ---- the fast road --------------------------------------------------------------------------------------------------
+
+
+def test_plain_syncs_are_mirrors(lua: Lua) -> None:
+    (rsync, direct, far) = lua.mirrors("""
+        sync{ default.rsync, source="@/s", target="@/t", delay=2, exclude={"*.o"}, rsync={ archive=true, bwlimit=10 } }
+        sync{ default.direct, source="@/s", target="@/u" }
+        sync{ default.rsync, source="@/s", target="h:/v", filter={"+ a", "- *"}, rsync={ rsh="ssh -p 9", compress=true } }
+    """)
+    top = os.fsencode(lua.top)
+    assert [each.address for each in (*rsync.targets, *direct.targets, *far.targets)] == [
+        top + b"/t",
+        top + b"/u",
+        b"h:/v",
+    ]
+    assert (rsync.pace.quiet_s, rsync.pace.hold_s) == (2, 2)
+    assert (rsync.preserve.owner, rsync.preserve.mode, rsync.preserve.times) == (True, True, True)
+    assert (direct.preserve.owner, direct.preserve.mode) == (True, True)
+    assert (far.preserve.mode, far.preserve.times) == (False, True)
+    assert rsync.bandwidth_bytes_per_s == 10240
+    assert [(rule.include, rule.pattern) for rule in rsync.rules] == [(False, b"*.o")]
+    assert [(rule.include, rule.pattern) for rule in far.rules] == [(True, b"a"), (False, b"*")]
+    assert far.rsync_args == (b"-zs", b"--rsh=ssh -p 9") or set(far.rsync_args) == {b"-z", b"-s", b"--rsh=ssh -p 9"}
+    assert [each.targets[0].engine for each in (rsync, direct, far)] == [EngineName.NATIVE] * 2 + [EngineName.RSYNC]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'sync{ default.rsync, source="@/s", target="@/t", rsync={ binary="/bin/true" } }',
+        'sync{ default.rsync, source="@/s", target="@/t", rsync={ update=true } }',
+        'sync{ default.rsync, source="@/s", target="@/t", rsync={ _extra={"--chmod=a+r"} } }',
+        'sync{ default.rsync, source="@/s", target="@/t", delete="running" }',
+        'sync{ default.rsync, source="@/s", target="@/t", batchSizeLimit=10 }',
+        'sync{ default.rsync, source="@/s", target="@/t", maxProcesses=3 }',
+        'sync{ default.rsync, source="@/s", target="@/t", init=false }',
+        'sync{ default.rsync, source="@/s", target="@/t", exitcodes={default.rsyncExitCodes, [23]="again"} }',
+        'default.rsync.init = function(e) end sync{ default.rsync, source="@/s", target="@/t" }',
+        'sync{ default.rsyncssh, source="@/s", host="h", targetdir="t" }',
+        'sync{ default.rsync, source="@/s", target="@/t" } alarm(now() + 5, function() end)',
+        'sync{ default.rsync, source="@/s", target="@/t" } sync{ source="@/s", onCreate="true" }',
+        'settings{ statusFile="@/status" } sync{ default.rsync, source="@/s", target="@/t" }',
+        'settings{ inotifyMode="Modify" } sync{ default.rsync, source="@/s", target="@/t" }',
+    ],
+)
+def test_whatever_is_customised_keeps_its_steps(lua: Lua, text: str) -> None:
+    assert lua.mirrors(text) == []
