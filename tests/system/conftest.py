@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.system.daemon_process import DaemonProcess
+from tests.system.disks import Disks
+from tests.system.sshd import Sshd, serving, why_unavailable
 
 Start = Callable[..., DaemonProcess]
 
@@ -29,6 +31,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         prefix: Sequence[str] = (),
         program: Path | None = None,
         python: str = sys.executable,
+        environment: Mapping[str, str] | None = None,
     ) -> DaemonProcess:
         daemon = DaemonProcess(
             tmp_path / f"log{next(numbers)}",
@@ -36,6 +39,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             prefix=prefix,
             program=program,
             python=python,
+            environment=environment,
         )
         running.append(daemon)
         return daemon
@@ -87,3 +91,20 @@ def mounted(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     yield mount
     for path in reversed(places):
         subprocess.run(["umount", "-l", path], check=False, stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[Sshd]:
+    """A started sshd of our own, reached as ``there``."""
+    if (missing := why_unavailable()) is not None:
+        pytest.skip(missing)
+    with serving(tmp_path / "sshd") as server:
+        yield server
+
+
+@pytest.fixture
+def disks(shm: Path) -> Iterator[Disks]:
+    """File systems of other kinds: ``disks.disk("ext4")``; all are unmounted afterwards."""
+    found = Disks(shm)
+    yield found
+    found.close()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.system.compare import differences
@@ -40,17 +40,23 @@ class DaemonProcess:
         prefix: Sequence[str] = (),
         program: Path | None = None,
         python: str = sys.executable,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.log = log
         self.arguments = arguments
         instep = [python, *(["-m", "instep"] if program is None else [str(program)])]
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [*prefix, *instep, "mirror", "--log-format=json", "--progress=never", *arguments],
+                [
+                    *(*prefix, *instep, "mirror", "--log-format=json", "--progress=never"),
+                    # Another user could not make one there.
+                    *("--state-dir", "none" if prefix else str(log.parent / "state"), *arguments),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
                 start_new_session=True,
+                env={**os.environ, **(environment or {})},
             )
         self.pid = self.process.pid
 

@@ -1,4 +1,8 @@
-"""Several writers at once, whatever they do: at rest the target equals the source, and goes on being followed."""
+"""Several writers at once, whatever they do: at rest the target equals the source, and goes on being followed.
+
+``INSTEP_ROUNDS`` says how many rounds are played in all (50; ``make soak`` plays 1,000), ``INSTEP_SEED`` plays that one
+round alone: each failure names its seed.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.system import writers
+from tests.system import small_queue, writers
 from tests.system.conftest import Start
+from tests.system.disks import DISK_KINDS, Disks
+from tests.system.faults import ENGINES, MONITORS
 
 OPERATIONS = 400
-MONITORS = {
-    "fanotify": ["--monitor=fanotify"],
-    "inotify": ["--monitor=inotify"],
-    "poll": ["--monitor=poll", "--poll-interval=0.1"],
-}
-ROUNDS = int(os.environ.get("INSTEP_ROUNDS", "10"))
+QUEUE = "16"
+"""So short that it overflows in most rounds."""
+ROADS = ["inotify", "fanotify", "inotify, short queue", "poll"]
+PLACES = ["tmpfs", *DISK_KINDS, "overlayfs"]
+ROUNDS = int(os.environ.get("INSTEP_ROUNDS", "50"))
+SHARE = max(1, ROUNDS // (len(PLACES) * len(ENGINES)))
 
 
 def seeds(count: int) -> list[int]:
@@ -30,22 +36,32 @@ def seeds(count: int) -> list[int]:
     return [int(given)] if given else [random.SystemRandom().randrange(1_000_000) for _ in range(count)]
 
 
-@pytest.fixture(params=["tmpfs", "disk"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, shm: Path) -> Path:
-    return shm if request.param == "tmpfs" else tmp_path
+def play(start: Start, place: Path, seed: int, engine: str) -> int:
+    """One round: writers beside the daemon; then rest, comparison, a probe in every directory, comparison.
 
-
-def play(start: Start, place: Path, seed: int, *options: str) -> None:
-    """One round: writers beside the daemon; then rest, comparison, a probe in every directory, comparison."""
-    print(f"INSTEP_SEED={seed}")
+    Returns:
+        How often the kernel's queue overflowed.
+    """
+    road = ROADS[seed % len(ROADS)]
+    if (os.geteuid() != 0 and road != "poll") or (road == "fanotify" and place.name == "overlay"):
+        road = "inotify"
+    print(f"INSTEP_SEED={seed}  # {road}")
     base = Path(tempfile.mkdtemp(prefix="round", dir=place))
     root, outside, target = base / "root", base / "outside", base / "target"
     root.mkdir()
     outside.mkdir()
     writers.disturb(os.fsencode(root), os.fsencode(outside), seed * 7 + 1, 150, 0)
     # A known limit of the rsync engine (README): names that meet again in a moved directory may stay two files.
-    links = "--engine=rsync" not in options
-    daemon = start(root, target, *options)
+    links = engine != "rsync"
+    short = road.endswith("short queue")
+    daemon = start(
+        root,
+        target,
+        *MONITORS[road.partition(",")[0]],
+        f"--engine={engine}",
+        environment={"INSTEP_QUEUE": QUEUE},
+        program=Path(small_queue.__file__) if short else None,
+    )
     draw = random.Random(seed)
     if draw.random() < 0.6:
         daemon.wait_event("monitor" if draw.random() < 0.3 else "following")
@@ -64,32 +80,30 @@ def play(start: Start, place: Path, seed: int, *options: str) -> None:
             with open(os.path.join(directory, "probe"), "wb") as file:
                 file.write(draw.randbytes(5))
         daemon.wait_equal(root, target, links=links)
+        overflows = len(daemon.events("inotify-overflow"))
         assert daemon.stop() == 0
     except AssertionError as error:
-        raise AssertionError(f"INSTEP_SEED={seed} {' '.join(options)}: {error}") from None
+        raise AssertionError(f"INSTEP_SEED={seed} {road}, {engine}, {place}: {error}") from None
     finally:
         for writer in running:
             writer.kill()
             writer.wait()
         daemon.kill()
         shutil.rmtree(base, ignore_errors=True)
-
-
-@pytest.mark.parametrize("engine", ["native", "rsync"])
-@pytest.mark.parametrize("monitor", MONITORS)
-def test_writers_at_once(start: Start, place: Path, monitor: str, engine: str) -> None:
-    if monitor == "fanotify" and os.geteuid() != 0:
-        pytest.skip("fanotify needs root")
-    for seed in seeds(3):
-        play(start, place, seed, *MONITORS[monitor], f"--engine={engine}")
+    return overflows
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("engine", ["native", "rsync"])
-@pytest.mark.parametrize("monitor", MONITORS)
-def test_writers_at_once_for_long(start: Start, place: Path, monitor: str, engine: str) -> None:
-    if monitor == "fanotify" and os.geteuid() != 0:
-        pytest.skip("fanotify needs root")
-    for seed in seeds(ROUNDS):
-        play(start, place, seed, *MONITORS[monitor], f"--engine={engine}")
+@pytest.mark.timeout(120 + 30 * SHARE)
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("kind", PLACES)
+def test_writers_at_once(start: Start, shm: Path, request: pytest.FixtureRequest, kind: str, engine: str) -> None:
+    place = shm
+    if kind != "tmpfs":
+        disks: Disks = request.getfixturevalue("disks")
+        place = disks.place(kind)
+    first, *_ = chosen = seeds(SHARE)
+    if len(chosen) > 1:  # Every road in turn, whatever the numbers drawn.
+        chosen = [seed - seed % len(ROADS) + (first + number) % len(ROADS) for number, seed in enumerate(chosen)]
+    overflows = sum(play(start, place, seed, engine) for seed in chosen)
+    print(f"{len(chosen)} rounds on {kind} by {engine}, {overflows} overflows")

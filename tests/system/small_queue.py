@@ -1,0 +1,45 @@
+"""instep with a short kernel queue: ``INSTEP_QUEUE=16 python small_queue.py mirror …``; needs root.
+
+``fs.inotify.max_queued_events`` holds for the whole machine, and a queue keeps the length it was made with. So it is
+shortened for the moment in which the queue is made, by one process at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+
+SETTING = "/proc/sys/fs/inotify/max_queued_events"
+LOCK = "/tmp/instep-test-queue.lock"
+
+
+def _set(value: str) -> None:
+    with open(SETTING, "w", encoding="ascii") as setting:
+        setting.write(value)
+
+
+def main() -> int:
+    """Run instep."""
+    from instep.__main__ import main as instep
+    from instep.linux import inotify
+
+    real = inotify.open_queue
+
+    def short() -> int:
+        with open(LOCK, "a", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with open(SETTING, encoding="ascii") as setting:
+                usual = setting.read()
+            _set(os.environ["INSTEP_QUEUE"])
+            try:
+                return real()
+            finally:
+                _set(usual)
+
+    inotify.open_queue = short
+    return instep()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

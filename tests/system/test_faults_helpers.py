@@ -1,0 +1,112 @@
+"""The processes that a daemon starts are killed or stopped: that is a failure, never a success, and it is tried again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import Start
+from tests.system.daemon_process import wait_until
+from tests.system.faults import leftovers, named, rests, started, status, written
+
+
+def signalled(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+@pytest.mark.parametrize("which", ["all", "first", "last"])
+def test_a_killed_rsync_is_a_failure(start: Start, source: Path, target: Path, which: str) -> None:
+    """lsyncd takes it for a success."""
+    written(source / "file", "old")
+    daemon = start(source, target, "--engine=rsync", "--bwlimit=500K")
+    daemon.wait_following()
+    written(source / "file", "new", 700_000)
+    pids = sorted(started(daemon, "rsync"))
+    signalled(pids if which == "all" else [pids[0 if which == "first" else -1]], signal.SIGKILL)
+    wait_until(lambda: bool({e["event"] for e in daemon.events()} & {"target-away", "path-failing"}), "it says so")
+    daemon.wait_equal(source, target)
+    wait_until(lambda: bool({e["event"] for e in daemon.events()} & {"target-back", "path-well-again"}), "it healed")
+    assert not [name for name in os.listdir(target) if name != "file"]
+    assert daemon.stop() == 0
+
+
+def test_a_stopped_rsync_holds_up_no_other_target(start: Start, source: Path, shm: Path) -> None:
+    here, there = shm / "here", shm / "there"
+    slow = start(source, here, there, "--engine=rsync", "--bwlimit=100K")
+    slow.wait_following()
+    written(source / "file", "first", 600_000)  # Six seconds, to be caught in.
+
+    def at(place: Path) -> list[int]:
+        """The rsyncs that write to this target."""
+        found = []
+        for pid in named(slow, "rsync"):
+            with contextlib.suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if any(word.rstrip(b"/") == bytes(place) for word in words):
+                    found.append(pid)
+        return found
+
+    stopped: list[int] = []
+
+    def caught() -> bool:
+        stopped[:] = at(there)
+        return bool(stopped)
+
+    wait_until(caught, "an rsync for the second target")
+    signalled(stopped, signal.SIGSTOP)
+    try:
+        for number in range(3):
+            written(source / f"f{number}", "while one is stopped")
+            slow.wait_equal(source, here)
+        rests(slow, here)
+        assert status(slow, there)["pending"]
+    finally:
+        signalled(stopped, signal.SIGCONT)
+    slow.wait_equal(source, there)
+    assert slow.stop() == 0
+
+
+def test_a_stopped_rsync_holds_up_no_other_path(start: Start, source: Path, target: Path) -> None:
+    (source / "a").mkdir()
+    (source / "b").mkdir()
+    daemon = start(source, target, "--engine=rsync")
+    daemon.wait_following()
+    written(source / "a" / "file", "first", 200 << 20)
+    pids = started(daemon, "rsync")
+    signalled(pids, signal.SIGSTOP)
+    try:
+        for number in range(3):
+            path = source / "b" / f"f{number}"
+            written(path, "while one is stopped")
+            wait_until((target / "b" / path.name).exists, f"{path} past the stopped one")
+    finally:
+        signalled(pids, signal.SIGCONT)
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_is_killed_or_stopped(start: Start, source: Path, target: Path, number: signal.Signals) -> None:
+    for each in range(30):
+        written(source / f"f{each}", "old", 30_000)
+    daemon = start(source, target, "--engine=native", "--bwlimit=1M")
+    workers = started(daemon, "python")
+    wait_until(lambda: target.exists() and bool(os.listdir(target)), "the first copy has begun")
+    signalled(workers, number)
+    if number is signal.SIGSTOP:
+        written(source / "late", "while the worker is stopped")
+        signalled(workers, signal.SIGCONT)
+    else:
+        daemon.wait_event("worker-died")
+        daemon.wait_event("path-failing")
+        daemon.wait_event("path-well-again")
+    daemon.wait_following()
+    daemon.wait_equal(source, target)
+    assert not leftovers(target)
+    assert daemon.stop() == 0

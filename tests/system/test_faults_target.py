@@ -1,0 +1,196 @@
+"""The target fails, or is not what it was: it is said, nothing is lost, nothing goes anywhere else, and it heals."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.system.compare import snapshot
+from tests.system.conftest import Start
+from tests.system.daemon_process import DaemonProcess, wait_until
+from tests.system.disks import Disks
+from tests.system.faults import ENGINES, written
+
+Mount = Callable[..., Path]
+
+
+def fill(root: Path) -> None:
+    for number in range(12):
+        written(root / f"d{number % 3}" / f"f{number}", "old", 100)
+
+
+def said_and_healed(daemon: DaemonProcess, trouble: set[str], heal: Callable[[], object], better: set[str]) -> None:
+    """Some word of the trouble; the cure; some word of its end."""
+
+    def said(names: set[str]) -> Callable[[], bool]:
+        return lambda: any(event["event"] in names for event in daemon.events())
+
+    wait_until(said(trouble), f"one of {trouble}:\n{daemon.text()}")
+    heal()
+    wait_until(said(better), f"one of {better}")
+
+
+WORSE = {"target-away", "path-failing"}
+BETTER = {"target-back", "path-well-again"}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("engine", ENGINES)
+def test_read_only(start: Start, source: Path, shm: Path, mounted: Mount, engine: str) -> None:
+    mount = mounted(shm / "disk")
+    target = mount / "target"
+    fill(source)
+    daemon = start(source, target, f"--engine={engine}")
+    daemon.wait_following()
+    subprocess.run(["mount", "-o", "remount,ro", mount], check=True)
+    written(source / "d0" / "f0", "new", 200)
+    (source / "d1" / "f1").unlink()
+    said_and_healed(daemon, WORSE, lambda: subprocess.run(["mount", "-o", "remount,rw", mount], check=True), BETTER)
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_immutable_directory(start: Start, source: Path, disks: Disks, engine: str) -> None:
+    """EPERM even for root; what stands beside it goes on."""
+    target = disks.disk("ext4") / "target"
+    fill(source)
+    daemon = start(source, target, f"--engine={engine}")
+    daemon.wait_following()
+    subprocess.run(["chattr", "+i", target / "d0"], check=True)
+    try:
+        written(source / "d0" / "f0", "new", 200)
+        (source / "d0" / "f3").unlink()
+        written(source / "d0" / "more", "new")
+        daemon.wait_event("path-failing")
+        written(source / "d1" / "more", "new")
+        wait_until((target / "d1" / "more").exists, "what stands beside it")
+    finally:
+        subprocess.run(["chattr", "-i", target / "d0"], check=True)
+    daemon.wait_event("path-well-again")
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_inodes_left(start: Start, source: Path, shm: Path, mounted: Mount, engine: str) -> None:
+    target = mounted(shm / "disk", "nr_inodes=40") / "target"
+    fill(source)
+    daemon = start(source, target, f"--engine={engine}")
+    daemon.wait_following()
+    for number in range(60):
+        written(source / "d0" / f"more{number}", "new")
+    daemon.wait_event("target-full")
+    for number in range(58):
+        (source / "d0" / f"more{number}").unlink()
+    daemon.wait_event("target-has-space-again")
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("engine", ENGINES)
+def test_bad_sectors(start: Start, source: Path, disks: Disks, engine: str) -> None:
+    """EIO: the end of the disk under the target cannot be read any more, then it can."""
+    target = disks.disk("ext4") / "target"
+    fill(source)
+    for number in range(200):
+        written(source / "d0" / f"f{number}", "old", 40_000)
+    daemon = start(source, target, f"--engine={engine}")
+    daemon.wait_following()
+    daemon.wait_equal(source, target)
+    with disks.failing("ext4", target / "d0" / "f7"):
+        # The same size and time: to know whether it is equal the target has to be read, and cannot.
+        info = (source / "d0" / "f7").stat()
+        (source / "d0" / "f7").write_bytes((source / "d0" / "f7").read_bytes()[::-1])
+        os.utime(source / "d0" / "f7", ns=(info.st_atime_ns, info.st_mtime_ns))
+        written(source / "d1" / "more", "new")
+        wait_until((target / "d1" / "more").exists, "what stands elsewhere")
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("what", ["link to another", "link to itself", "file", "another"])
+def test_replaced(start: Start, source: Path, target: Path, shm: Path, engine: str, what: str) -> None:
+    """The target's name leads elsewhere: nothing is done there until it is what it was, or compared anew."""
+    fill(source)
+    daemon = start(source, target, f"--engine={engine}")
+    daemon.wait_following()
+    outside, aside = shm / "outside", shm / "aside"
+    outside.mkdir()
+    (outside / "precious").write_text("precious")
+    before = snapshot(outside)
+    target.rename(aside)
+    if what == "link to another":
+        target.symlink_to(outside)
+    elif what == "link to itself":
+        target.symlink_to(target)
+    elif what == "file":
+        target.write_text("precious")
+    written(source / "d0" / "f0", "new")
+    (source / "d1" / "f1").unlink()
+    if what != "link to another":  # An operator who makes the name a link to a directory means that directory.
+        daemon.wait_event("target-away")
+        assert snapshot(outside) == before
+        if what != "another":
+            target.unlink()
+        aside.rename(target)
+        daemon.wait_event("target-back", compared_anew=False)
+    else:
+        daemon.wait_event("target-away")
+        target.unlink()
+        aside.rename(target)
+        daemon.wait_event("target-back")
+    daemon.wait_equal(source, target)
+    written(source / "probe", "after")
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_removed_while_it_is_written_to(start: Start, source: Path, target: Path, engine: str) -> None:
+    daemon = start(source, target, f"--engine={engine}")
+    daemon.wait_following()
+    for number in range(300):
+        written(source / f"d{number % 5}" / f"f{number}", "new", 2000)
+        if number == 150:
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.rmtree(target, ignore_errors=True)
+    written(source / "last", "new")
+    if target.exists():  # Something was put there between its files and itself.
+        shutil.rmtree(target)
+        written(source / "very last", "new")
+    daemon.wait_event("target-away")
+    target.mkdir()
+    daemon.wait_event("target-back", compared_anew=True)
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_mount_point_in_the_way_fails_alone(
+    start: Start, source: Path, target: Path, mounted: Mount, engine: str
+) -> None:
+    fill(source)
+    daemon = start(source, target, f"--engine={engine}")
+    daemon.wait_following()
+    mounted(target / "d0")
+    shutil.rmtree(source / "d0")
+    daemon.wait_event("path-failing")
+    written(source / "d1" / "more", "new")
+    daemon.wait_equal(source, target, ignore=["d0"])
+    daemon.tell(signal.SIGUSR1)
+    assert str(daemon.wait_event("status-failing")["path"]).partition("/")[0] == "d0"
+    subprocess.run(["umount", target / "d0"], check=True)
+    daemon.wait_event("path-well-again")
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
