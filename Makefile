@@ -5,7 +5,8 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 SRC := src tests benchmarks
 JOBS ?= 2
-ROUNDS ?= 5
+SOAK_S ?= 1800
+ROUNDS ?= 1000
 # An environment holds absolute paths: one that was made elsewhere is made anew.
 ifneq ($(shell cat .venv/made-in 2>/dev/null),$(shell pwd -P))
 STALE := always
@@ -44,10 +45,11 @@ test: dev packages lint ## everything a change must pass; ends with pytest's sum
 test-user: dev ## the tests that need no root, as an unprivileged user
 	@scripts/test-user.sh
 
-soak: dev packages ## the slow tests, several rounds, each in another random order (ROUNDS=5)
-	@for round in $$(seq $(ROUNDS)); do \
-		echo "round $$round of $(ROUNDS)"; $(BIN)/pytest -n $(JOBS) -m slow || exit 1; \
-	done
+soak: dev packages ## 30 minutes of writers (SOAK_S=1800): nothing grows; then 1,000 random rounds (ROUNDS), all faults
+	$(BIN)/python -m tests.system.soak $(SOAK_S)
+	INSTEP_ROUNDS=$(ROUNDS) INSTEP_CRASH_POINTS=all INSTEP_SIZES=full \
+		$(BIN)/pytest -n $(JOBS) tests/system/test_random.py tests/system/test_faults_*.py
+	$(BIN)/pytest -n $(JOBS) -m slow --deselect tests/system/test_random.py
 
 fmt: dev ## format, and mend what can be mended by itself
 	$(BIN)/ruff check --fix-only $(SRC)

@@ -14,13 +14,27 @@ import time
 
 from rich.console import Console
 
-from benchmarks import big, bulk, by_rsync, fanout, latency, peers, rest, starting, storm
+from benchmarks import (
+    big,
+    bulk,
+    by_rsync,
+    fanout,
+    far_bulk,
+    far_live,
+    flood,
+    latency,
+    peers,
+    rest,
+    restarting,
+    starting,
+    storm,
+)
 from benchmarks.bench import ROWS, Bench
 from benchmarks.cpu import cpu_meter
 from benchmarks.places import places
 from benchmarks.table import Line, as_json, brief, markdown, show
 
-_MODULES = (latency, bulk, big, storm, by_rsync, starting, fanout, rest)
+_MODULES = (latency, bulk, big, storm, flood, by_rsync, starting, restarting, fanout, rest, far_live, far_bulk)
 """Imported for the rows that they register."""
 
 

@@ -30,7 +30,7 @@ def big(bench: Bench) -> Iterator[Line]:
     atomic = Line(f"{title}, atomic (default)", "s", place.name, note="rsync: -a --modify-window=-1 --no-whole-file")
     source, target = f"{place.path}/s", f"{place.path}/t"
     clear(source, target)
-    _fill(f"{source}/big", size)
+    fill(f"{source}/big", size)
     dice = random.Random(5)
     for _ in range(bench.rounds):
         for line, ours, theirs in (
@@ -38,41 +38,41 @@ def big(bench: Bench) -> Iterator[Line]:
             (atomic, [], ["--no-whole-file"]),
         ):
             with Mirror(INSTEP, source, target, options=ours) as mirror:
-                wait_until(lambda: _same_stat(f"{source}/big", f"{target}/big"), 60)
+                wait_until(lambda: same_stat(f"{source}/big", f"{target}/big"), 60)
                 mirror.rested_usage_s()
                 # Once unmeasured: memory that a virtual machine touches for the first time costs several times more.
-                _change(f"{source}/big", size, dice)
-                _arrived(f"{source}/big", f"{target}/big")
+                change(f"{source}/big", size, dice)
+                arrived(f"{source}/big", f"{target}/big")
                 mirror.rested_usage_s()
                 begin_s = time.monotonic()
-                _change(f"{source}/big", size, dice)
-                line.add("instep", _arrived(f"{source}/big", f"{target}/big") - begin_s)
+                change(f"{source}/big", size, dice)
+                line.add("instep", arrived(f"{source}/big", f"{target}/big") - begin_s)
             # By default rsync takes equal size within one second for equal content, and would do nothing.
             command = ["rsync", "-a", "--modify-window=-1", *theirs, f"{source}/", f"{target}/"]
-            _change(f"{source}/big", size, dice)
+            change(f"{source}/big", size, dice)
             run(command)
-            _change(f"{source}/big", size, dice)
+            change(f"{source}/big", size, dice)
             line.add("rsync", run(command).wall_s)
     clear(source, target)
     yield patched
     yield atomic
 
 
-def _fill(path: str, size: int) -> None:
+def fill(path: str, size: int) -> None:
     with open(path, "wb") as file:
         file.writelines(
             random.Random(offset).randbytes(min(_CHUNK, size - offset)) for offset in range(0, size, _CHUNK)
         )
 
 
-def _change(path: str, size: int, dice: random.Random) -> None:
+def change(path: str, size: int, dice: random.Random) -> None:
     fd = os.open(path, os.O_WRONLY)
     for _ in range(100):
         os.pwrite(fd, dice.randbytes(_BLOCK), dice.randrange(size // _BLOCK) * _BLOCK)
     os.close(fd)
 
 
-def _same_stat(ours: str, theirs: str) -> bool:
+def same_stat(ours: str, theirs: str) -> bool:
     try:
         a, b = os.stat(ours), os.stat(theirs)
     except OSError:
@@ -80,11 +80,11 @@ def _same_stat(ours: str, theirs: str) -> bool:
     return (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)
 
 
-def _arrived(ours: str, theirs: str) -> float:
+def arrived(ours: str, theirs: str) -> float:
     """The time when size and time were equal, with the content, which is looked at afterwards."""
     end_s = time.monotonic() + 60
     while time.monotonic() < end_s:
-        at_s = wait_until(lambda: _same_stat(ours, theirs), 60, 0.001)
+        at_s = wait_until(lambda: same_stat(ours, theirs), 60, 0.001)
         if at_s == NEVER or _same_content(ours, theirs):
             return at_s
     return NEVER

@@ -7,7 +7,9 @@ probed.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -46,8 +48,16 @@ instep_command: list[str] = [sys.executable, "-m", "instep"]
 """How instep is started; ``--instep`` puts another one here, an older checkout say."""
 
 
+@functools.cache
+def state_directory() -> str:
+    """Where instep keeps its indexes meanwhile: on the disk, as by default; removed at the end."""
+    path = tempfile.mkdtemp(prefix="instep-bench-state-", dir="/var/tmp")
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
 def _instep_argv(source: str, targets: Sequence[str]) -> list[str]:
-    return ["mirror", "--log-format", "json", source, *targets]
+    return ["mirror", "--log-format", "json", "--state-dir", state_directory(), source, *targets]
 
 
 INSTEP = Tool("instep", lambda source, targets: [*instep_command, *_instep_argv(source, targets)], b"following")

@@ -12,7 +12,7 @@ from rich.table import Table
 from benchmarks.measure import NEVER, median
 
 OURS = "instep"
-PEERS = ("lsyncd", "clsync", "rsync", "cp -a")
+PEERS = ("lsyncd", "lsyncd, kept ssh", "clsync", "rsync", "cp -a", "tar")
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,17 @@ class Report(NamedTuple):
     both."""
 
 
+class EventReport(Report):
+    """A report with what the kernel called it, for those who act on events; made only by monitors asked for them.
+
+    Kernels merge events, and events may be late or missing after a loss of precision: for state, only the path counts.
+    A rename whose two ends were paired is one report, under the new name, with ``moved_from``.
+    """
+
+    mask: int = 0
+    """The bits of inotify(7), without IN_ISDIR; of a paired rename IN_MOVED_FROM and IN_MOVED_TO."""
+
+
 class Change:
     """One dirty path in the change log; made and merged by the log alone."""
 
@@ -86,6 +97,17 @@ class Change:
         return f"<{self.scope.name} {self.path!r}{moved}{'' if self.content else ' attributes'} #{self.seq}>"
 
 
+class Deletions(enum.Enum):
+    """Which names that the source lacks may be deleted for one batch; a name reported on its own always is."""
+
+    LIMITED = "limited"
+    """All, if a comparison of the whole tree finds no more than the limit."""
+    HELD = "held"
+    """None: an earlier comparison found too many, and nobody has confirmed them yet."""
+    CONFIRMED = "confirmed"
+    """All."""
+
+
 @dataclass(slots=True)  # not frozen: that costs 2 us, and one is made for every change
 class Batch:
     """What is due now for one target. No path in it lies below a TREE of the same batch that covers it."""
@@ -97,6 +119,7 @@ class Batch:
     moves: Mapping[RelPath, RelPath] = field(default_factory=dict)
     """New name -> old name, for changes that may be done as a rename: this target is known to hold under the old name
     what the source held there before it was moved. An engine may ignore them: both names are dirty anyway."""
+    deletions: Deletions = Deletions.LIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +143,20 @@ class Postponed:
     """The copy at the target is whole, but the source changed while it was read."""
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Deletions that a comparison of the whole tree found, and that were not made because there are too many."""
+
+    count: int
+    """Names that the source lacks; what is below a directory counts."""
+    of: int
+    """Names found at the target, these included."""
+    sample: tuple[bytes, ...]
+    """Some of them: the topmost."""
+    counted: bool = True
+    """False: the counting was stopped, there are more."""
+
+
 @dataclass(slots=True)
 class Outcome:
     """What became of a batch. Every change that is not named in it is done (or had vanished, which is as good)."""
@@ -136,6 +173,8 @@ class Outcome:
     entries: int = 0
     """Everything created, changed or renamed, files included."""
     deleted: int = 0
+    held: Held | None = None
+    """All of the batch was done, save these deletions."""
 
     def add(self, other: Outcome) -> None:
         """Fold the outcome of another part of the same batch into this one."""
@@ -147,6 +186,17 @@ class Outcome:
         self.bytes_copied += other.bytes_copied
         self.entries += other.entries
         self.deleted += other.deleted
+        self.held = self.held or other.held
+
+
+@dataclass(frozen=True, slots=True)
+class Landmarks:
+    """By what a target is known again."""
+
+    identity: bytes
+    """Stays the same as long as it is the same directory of the same file system, or the same address."""
+    names: frozenset[bytes]
+    """What stands in its root."""
 
 
 @dataclass(slots=True)
@@ -171,3 +221,94 @@ class MonitorStatus:
     overflows: int
     trouble: tuple[str, ...] = ()
     """What is not watched now, and why; empty when all is well."""
+
+
+class Aspect(enum.Flag):
+    """In what the two sides of one name differ."""
+
+    MISSING = enum.auto()
+    """The target lacks the name; of a directory also everything below it."""
+    EXTRA = enum.auto()
+    """The target has a name that the source has not."""
+    TYPE = enum.auto()
+    SIZE = enum.auto()
+    CONTENT = enum.auto()
+    """Same size, other bytes."""
+    LINK_TEXT = enum.auto()
+    """Where a symbolic link leads."""
+    DEVICE = enum.auto()
+    MODE = enum.auto()
+    OWNER = enum.auto()
+    TIME = enum.auto()
+    XATTRS = enum.auto()
+    ACL = enum.auto()
+    HARD_LINK = enum.auto()
+    """Two names are one file on one side only."""
+    UNREADABLE = enum.auto()
+    """One side cannot be read, so nothing is known."""
+
+    @property
+    def words(self) -> list[str]:
+        """The name of each, for logs and scripts."""
+        return [str(each.name).lower().replace("_", "-") for each in type(self) if each in self]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One name that a comparison found to differ."""
+
+    path: RelPath
+    what: Aspect
+    text: str
+    """In words, both sides where they are known."""
+    other: RelPath | None = None
+    """For HARD_LINK: the other name."""
+    source: tuple[int, ...] = ()
+    """What the name was in the source when it was looked at: equal tuples, the same object unchanged. Empty: absent."""
+    changed_ns: int = 0
+    """When the source was last changed there, by the wall clock of its file system: the name, or, where that is absent,
+    the directory that would hold it. 0: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program to be run for somebody's configuration: exactly these words, no shell unless it is one of them."""
+
+    argv: tuple[bytes, ...]
+    stdin: bytes | None = None
+    """What it reads; None: our own standard input."""
+    environment: Mapping[bytes, bytes] = field(default_factory=dict)
+    """In addition to our own."""
+    output: bytes | None = None
+    """The file that what it prints is appended to; None: where our own output goes."""
+    capture_bytes: int = 0
+    """How much of what it prints is kept for whoever asked for it, instead of being passed on."""
+    timeout_s: float = float("inf")
+    """After so long it is asked to end, and killed if it does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramEnd:
+    """How a program ended."""
+
+    status: int
+    """The exit status; 128 + N when signal N ended it, 127 when it could not be started: as shells have it."""
+    signal: int = 0
+    trouble: str = ""
+    """Why it could not be started."""
+    output: bytes = b""
+    timed_out: bool = False
+
+
+@dataclass(slots=True)
+class Verified:
+    """What came of comparing one target with the source."""
+
+    entries: int = 0
+    """Names compared."""
+    differences: int = 0
+    repaired: int = 0
+    """Of these, brought in step since."""
+    changing: int = 0
+    """Names that changed in the source whenever they were looked at: not judged."""
+    seconds: float = 0.0

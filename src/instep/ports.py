@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from instep.model import Batch, Change, MonitorStatus, Outcome, Progress, Report
+from instep.model import (
+    Batch,
+    Change,
+    Difference,
+    EventReport,
+    Landmarks,
+    MonitorStatus,
+    Outcome,
+    Program,
+    ProgramEnd,
+    Progress,
+    RelPath,
+    Report,
+)
 
 
 class Monitor(Protocol):
@@ -55,7 +69,7 @@ class Engine(Protocol):
 
     An engine holds no queue and no retry; it may be given the same path any number of times. A path that fails is
     data in the outcome. It never writes outside the target, never follows a link there, and leaves nothing half
-    written under a real name.
+    written under a real name. ``Batch.deletions`` says what it may delete; deletions that it holds are in the outcome.
     """
 
     name: str
@@ -85,5 +99,99 @@ class Engine(Protocol):
     async def sync(self, batch: Batch) -> Outcome:
         """Do the batch without holding up the loop."""
 
+    async def landmarks(self) -> Landmarks | None:
+        """By what the open target is known again after a restart; None when that cannot be told."""
+
+    def flush(self) -> None:
+        """Make what was written survive a power cut, as far as that is in our hands. Blocks; called in a thread."""
+
     async def close(self) -> None:
         """Stop helpers and let go of the target; a running ``sync`` is cancelled first by the caller."""
+
+
+class Verifier(Protocol):
+    """Compares one target with the source by looking at both, changes nothing, and takes care to be no burden.
+
+    What it finds is what one look found: a name may have changed between the look at one side and that at the other.
+    Whoever asks looks again at what differs, with ``again``.
+    """
+
+    entries: int
+    """Names compared since ``open``."""
+
+    async def open(self) -> None:
+        """Get ready.
+
+        Raises:
+            TargetAway: not reachable now.
+            OperatorError: can never work as configured.
+        """
+
+    def differences(self) -> AsyncGenerator[Sequence[Difference], None]:
+        """All names that differ, some at a time, once; an empty sequence means that it is still busy.
+
+        Raises:
+            TargetAway: it cannot go on.
+        """
+
+    async def again(self, suspects: Sequence[Difference]) -> Sequence[Difference]:
+        """Those of these names that (still) differ. May be called while ``differences`` is under way.
+
+        Raises:
+            TargetAway: as above.
+        """
+
+    async def close(self) -> None:
+        """Stop, and let go of both sides; may be called at any time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A directory whose events a handler wants."""
+
+    root: bytes
+    """Absolute path, no trailing slash."""
+    ignore: Callable[[RelPath, bool], bool]
+    """Whether a path is of no interest; a directory that is not is not watched, nor is anything below it."""
+
+
+class Handler(Protocol):
+    """Acts on events by having programs run: a state machine without clock or disk, given by a front end.
+
+    All calls come from one thread. ``now_s`` never goes back.
+    """
+
+    exit_status: int | None
+    """Not None: it wants to end at once, with this status."""
+
+    @property
+    def places(self) -> Sequence[Place]:
+        """What is to be watched; asked for once."""
+
+    def started(self, now_s: float) -> None:
+        """Every place is being watched."""
+
+    def note(self, place: int, report: EventReport, now_s: float) -> bool:
+        """Something happened in the place of this number.
+
+        Returns:
+            Whether what is below this directory now shall be told as well, as if it had just been made.
+        """
+
+    def lost(self, place: int, now_s: float) -> None:
+        """Events of this place may be missing: nothing that is remembered of it is certain."""
+
+    def due(self, now_s: float) -> Sequence[tuple[int, Program]]:
+        """What is to be run now, each with a number of the handler's choice. Called again after every other call."""
+
+    def finished(self, number: int, end: ProgramEnd, now_s: float) -> None:
+        """A program ended."""
+
+    def wake_s(self) -> float | None:
+        """When to call ``due`` though nothing happens; None: no need."""
+
+    def stop(self) -> None:
+        """The process is to end: nothing more is asked for by ``due``."""
+
+    def log_status(self) -> None:
+        """Say how things are."""

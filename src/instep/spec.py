@@ -8,11 +8,20 @@ from dataclasses import dataclass, field
 
 
 class EngineName(enum.Enum):
-    """A way to a target; ``AUTO`` takes native for a local directory, rsync for the rest."""
+    """A way to a target; ``AUTO``: native for a local directory, remote where ssh leads, rsync for the rest."""
 
     AUTO = "auto"
     NATIVE = "native"
+    REMOTE = "remote"
     RSYNC = "rsync"
+
+
+class Compress(enum.Enum):
+    """Whether what goes to another machine is packed."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
 
 
 class MonitorName(enum.Enum):
@@ -27,8 +36,14 @@ class MonitorName(enum.Enum):
 class InitialSync(enum.Enum):
     """What happens to the targets when a mirror starts."""
 
+    AUTO = "auto"
+    """By the index where it can be believed, else all is compared."""
     FULL = "full"
+    """All is compared."""
+    INDEX = "index"
+    """By the index, or not at all."""
     NONE = "none"
+    """The targets are taken to be equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +98,37 @@ class Preserve:
 
 
 @dataclass(frozen=True, slots=True)
+class MaxDelete:
+    """How many names one comparison of the whole tree may delete at a target: the larger of the two."""
+
+    percent: float = 50.0
+    """Of the names that the target holds."""
+    least: float = 1000
+    """So many in any case."""
+
+    @property
+    def is_off(self) -> bool:
+        """There is no limit."""
+        return self.percent >= 100 or math.isinf(self.least)
+
+    def most(self, kept: int) -> float:
+        """So many may be deleted where ``kept`` names stay."""
+        if self.is_off:
+            return math.inf
+        return max(self.least, kept * self.percent / (100 - self.percent))
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """How often a running mirror compares its targets, whatever was reported."""
+
+    every_s: float
+    """From the end of one comparison to the start of the next."""
+    checksum: bool = False
+    """Contents too, not only what a listing shows."""
+
+
+@dataclass(frozen=True, slots=True)
 class TargetSpec:
     """One target."""
 
@@ -95,6 +141,13 @@ class TargetSpec:
     def is_local(self) -> bool:
         """Whether the address is a directory of this machine. As rsync has it: no colon before the first slash."""
         return b":" not in self.address.partition(b"/")[0]
+
+    @property
+    def is_daemon(self) -> bool:
+        """Whether the address is an rsync daemon's: ``rsync://…``, or two colons before the first slash."""
+        host_port = self.address.partition(b"/")[0]
+        after_host = host_port.rpartition(b"]")[2].partition(b":")[2]
+        return self.address.startswith(b"rsync://") or after_host.startswith(b":")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +165,43 @@ class MirrorSpec:
     preserve: Preserve = field(default_factory=Preserve)
     delete: bool = True
     delete_excluded: bool = False
+    max_delete: MaxDelete = field(default_factory=MaxDelete)
+    force_delete: bool = False
+    """The first comparison may delete as much as it finds."""
     one_file_system: bool = False
-    initial_sync: InitialSync = InitialSync.FULL
+    initial_sync: InitialSync = InitialSync.AUTO
+    verify: Rounds | None = None
+    """None: only what is reported, and what the comparison at start finds."""
     once: bool = False
     dry_run: bool = False
     bandwidth_bytes_per_s: float = math.inf
     inplace_bytes: float = math.inf
     """From this size on a changed file is patched in place instead of replaced: fast, but not atomic."""
+    compress: Compress = Compress.AUTO
+    """For the remote engine."""
     rsync_args: tuple[bytes, ...] = ()
+    rsync_program: bytes = b"rsync"
+    """A name to be looked up in PATH, or an absolute path."""
+    ssh: tuple[bytes, ...] = (b"ssh",)
+    """The ssh command with its own options, as words."""
+    password_file: bytes = b""
+    """Absolute path of a file whose first line is the password for rsync daemons; empty: none is sent."""
     workers: int = 2
     """Processes that copy in bulk for the native engine."""
     poll_s: float = 2.0
     """Time between two scans of the poll monitor."""
+    state_dir: bytes = b""
+    """Absolute path of the directory for what is remembered between two runs; empty: nothing is."""
+    state_needed: bool = False
+    """It was asked for by name: not being able to use it is an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationSpec:
+    """One comparison of a mirror's targets with its source."""
+
+    mirror: MirrorSpec
+    checksum: bool = False
+    """Contents too, not only what a listing shows."""
+    repair: bool = False
+    """What differs is brought in step."""

@@ -187,7 +187,10 @@ def serve(prepare: Callable[[Values], Callable[[Values], Values]]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.umask(0)  # Modes are given exactly.
     stdin = os.fdopen(0, "rb", buffering=1 << 18)
-    work = prepare(_receive(stdin))
+    try:
+        work = prepare(_receive(stdin))
+    except EOFError:
+        return
     while True:
         try:
             job = _receive(stdin)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.sshd import why_unavailable
+
 TOP = Path(__file__).parents[2]
 
 
@@ -43,6 +45,19 @@ def test_a_tool_that_does_not_start_fails_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("row", ["burst", "rename", "first", "big", "rsync-bulk", "start"])
 def test_a_row_runs(row: str, tmp_path: Path) -> None:
     done = bench(row, "--quick", "--json", "--dir", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert all(line["samples"]["instep"] for line in json.loads(done.stdout)["lines"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    "rows", [["far-latency", "far-agent"], ["far-fanout"], ["far-burst", "far-restart"], ["far-big"]]
+)
+def test_rows_with_a_far_host_run(rows: list[str], tmp_path: Path) -> None:
+    if (missing := why_unavailable()) is not None:
+        pytest.skip(missing)
+    done = bench(*rows, "--quick", "--json", "--dir", str(tmp_path), limit_s=380)
     assert done.returncode == 0, done.stderr
     assert all(line["samples"]["instep"] for line in json.loads(done.stdout)["lines"])
 

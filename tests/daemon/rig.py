@@ -11,7 +11,7 @@ from typing import Any
 from instep.core.changelog import ChangeLog
 from instep.daemon.target import Target
 from instep.errors import TargetAway
-from instep.model import ROOT, Batch, Change, Failure, Outcome, Postponed, Progress, RelPath, Report, Scope
+from instep.model import ROOT, Batch, Change, Failure, Landmarks, Outcome, Postponed, Progress, RelPath, Report, Scope
 
 PATIENCE_S = 2000.0
 
@@ -100,6 +100,12 @@ class TellingEngine:
 
     def prepare(self) -> None:
         """Nothing takes long."""
+
+    async def landmarks(self) -> Landmarks | None:
+        return None
+
+    def flush(self) -> None:
+        """There is no disk."""
 
     async def close(self) -> None:
         assert not self._in_air

@@ -186,6 +186,23 @@ async def test_no_move_while_something_of_the_old_name_is_dirty_failing_or_in_th
 
 
 @on_a_jumping_clock
+async def test_no_move_that_was_noted_while_what_had_been_kept_aside_is_worked_on() -> None:
+    """A comparison of the whole tree stands in no slot of the log."""
+    mirror, engine = await mirrored(later())
+    mirror.targets[0].compare_all()
+    mirror.targets[0].kick()
+    mirror.changelog.drained()
+    mirror.report(MOVE)
+    await mirror.rest()
+    assert len(engine.batches) == 2
+    assert not engine.batches[1].moves
+    mirror.changelog.drained()
+    mirror.report(MOVE)
+    assert engine.batches[2].moves, "it is over"
+    await finish(mirror)
+
+
+@on_a_jumping_clock
 async def test_a_move_is_not_repeated() -> None:
     """Half done and done again, it would take what stands under the old name by then."""
     for first in (
@@ -221,6 +238,19 @@ async def test_a_full_target_is_tried_again_with_pauses_even_when_it_says_so_at_
     pauses = [after - before for before, after in zip(engine.starts_s, engine.starts_s[1:], strict=False)]
     assert pauses == pytest.approx([1, 2, 4, 8], rel=0.11)
     assert paths_of(engine.batches)[1] == [b"a", b"b"]
+
+
+@on_a_jumping_clock
+async def test_a_full_target_rests_even_when_something_else_was_due_before() -> None:
+    full = Behaviour(at_once=9, full=True)
+    mirror, engine = await mirrored(full, full, full, Behaviour(at_once=9, postponed=1), full, full)
+    mirror.dirty(b"a")
+    await asyncio.sleep(7.5)  # The fourth try is over: one path waits for two seconds.
+    assert len(engine.batches) == 4
+    mirror.dirty(b"b")
+    assert mirror.targets[0].state is State.FULL
+    await finish(mirror)
+    assert engine.starts_s[5] - engine.starts_s[4] == pytest.approx(8, rel=0.11)
 
 
 @on_a_jumping_clock

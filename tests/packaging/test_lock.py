@@ -65,6 +65,7 @@ def test_everything_a_pinned_package_needs_is_pinned() -> None:
 def test_the_lock_is_of_this_project() -> None:
     metadata = LOCK["instep"]["metadata"]
     locked = {entry["name"] for entry in metadata["requires-dist"]}
-    assert locked == wanted(PROJECT["project"]["dependencies"])
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert locked == wanted(PROJECT["project"]["dependencies"]).union(*(wanted(names) for names in extras.values()))
     groups = {group: {entry["name"] for entry in entries} for group, entries in metadata["requires-dev"].items()}
     assert groups == {group: wanted(entries) for group, entries in PROJECT["dependency-groups"].items()}

@@ -25,7 +25,7 @@ COMPACT_MIN = 4096
 class Cursor:
     """Where one target stands in the log."""
 
-    __slots__ = ("_flights", "bit", "lowest", "number", "taken", "touched", "touched_all", "waiting")
+    __slots__ = ("_flights", "bit", "lowest", "number", "taken", "touched", "touched_all", "waiting", "working")
 
     def __init__(self, number: int, start: int, waiting: Collection[RelPath]) -> None:
         self.number = number
@@ -36,6 +36,8 @@ class Cursor:
         """Every slot below is acknowledged."""
         self.waiting = waiting
         """Paths that the target keeps aside for another try; the log only looks at them."""
+        self.working: set[RelPath] = set()
+        """Paths that had been kept aside and are being worked on: they stand in no slot either."""
         self.touched: set[RelPath] = set()
         """Paths synced since the kernel queue was last seen empty: what they look like at the target may be newer than
         the reports read so far."""
@@ -198,9 +200,15 @@ class ChangeLog:
             if change is not None:
                 change.moved_from = None  # Half done and done again, it would take what stands there now.
 
-    def unacknowledged(self) -> list[Change]:
-        """Every change that some cursor has not acknowledged."""
-        return [change for change in self._slots if change is not None]
+    def unacknowledged_at(self, cursor: Cursor, path: RelPath) -> Change | None:
+        """The change of this very path that this cursor has not acknowledged."""
+        change = self._last.get(path)
+        return change if change is not None and change.seq >= cursor.lowest else None
+
+    def unacknowledged(self, cursor: Cursor | None = None) -> list[Change]:
+        """Every change that this cursor, or any, has not acknowledged; it may contain some that it has."""
+        lowest = self._base if cursor is None else max(cursor.lowest, self._base)
+        return [change for change in self._slots[lowest - self._base :] if change is not None]
 
     def pending(self, cursor: Cursor) -> int:
         """How many paths this cursor has not acknowledged."""
@@ -240,6 +248,8 @@ class ChangeLog:
             if any(_touches(path, Scope.TREE, old, below) for path in cursor.touched):
                 continue
             if any(_touches(path, Scope.TREE, old, below) for path in cursor.waiting):
+                continue
+            if any(_touches(path, Scope.TREE, old, below) for path in cursor.working):
                 continue
             clean |= cursor.bit
         return clean

@@ -281,6 +281,24 @@ def _class(body: bytes, at: int) -> tuple[set[int], int] | None:
     return (members, at + 1) if members else None
 
 
+_SPECIAL = re.compile(rb"[\[*?\\]")
+
+
+def anchored(path: bytes) -> bytes:
+    """A pattern that matches this very path below the root.
+
+    A backslash escapes only in patterns that hold one of ``*?[``; in others it is itself (exclude.c, rule_matches).
+    """
+    if not any(wild in path for wild in (b"*", b"?", b"[")):
+        return b"/" + path
+    return b"/" + _SPECIAL.sub(rb"\\\g<0>", path)
+
+
+def anchored_tree(path: bytes) -> bytes:
+    """A pattern that matches this very directory and everything below it."""
+    return b"/" + _SPECIAL.sub(rb"\\\g<0>", path) + b"/***"
+
+
 # ---- rules as text -------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 import os
 import stat
+from typing import Protocol
 
 
 class Step(enum.IntEnum):
@@ -29,7 +30,39 @@ class Step(enum.IntEnum):
     """Something of another type stands there: it has to go."""
 
 
-def step(source: os.stat_result, target: os.stat_result | None, *, content: bool) -> Step:
+class Looked(Protocol):
+    """As much of an lstat as is judged, wherever it was made."""
+
+    @property
+    def st_mode(self) -> int:
+        """Type and permissions."""
+
+    @property
+    def st_uid(self) -> int:
+        """Owner."""
+
+    @property
+    def st_gid(self) -> int:
+        """Group."""
+
+    @property
+    def st_size(self) -> int:
+        """Bytes."""
+
+    @property
+    def st_rdev(self) -> int:
+        """Which device it is."""
+
+    @property
+    def st_mtime_ns(self) -> int:
+        """When the content was changed."""
+
+    @property
+    def st_ctime_ns(self) -> int:
+        """When the inode was changed, by its own kernel."""
+
+
+def step(source: os.stat_result, target: Looked | None, *, content: bool) -> Step:
     """The step for one name that the source holds.
 
     Args:

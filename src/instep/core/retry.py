@@ -72,6 +72,11 @@ class WaitingRoom:
         attempts, reason = self._tried.pop(change.path, (0, ""))
         self._put(change, due_s, attempts, reason)
 
+    def waiting_at(self, path: RelPath) -> Change | None:
+        """The change of this very path that waits."""
+        waiter = self._waiters.get(path)
+        return None if waiter is None else waiter.change
+
     def take(self, path: RelPath) -> Change | None:
         """The waiting change of this path, if any, because the path is dirty anew and is going out now."""
         waiter = self._waiters.pop(path, None)

@@ -5,15 +5,24 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from instep.core.changelog import ChangeLog
 from instep.core.filters import Filter
 from instep.core.timing import big_wait_s
+from instep.daemon.locks import TargetLocks
 from instep.daemon.target import Target
 from instep.errors import UsageError
-from instep.ports import Engine, Monitor
+from instep.model import RelPath
+from instep.ports import Engine, Monitor, Verifier
 from instep.spec import EngineName, MirrorSpec, TargetSpec
+
+if TYPE_CHECKING:
+    from instep.engines.native.session import Settings
+    from instep.engines.remote.contents import Contents
+    from instep.engines.remote.engine import RemoteEngine
+    from instep.engines.rsync.engine import RsyncEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +35,18 @@ class Built:
     settled: Callable[[], None]
     clock: Callable[[], float]
     umask: int = 0o022
+    locks: TargetLocks | None = None
+    """None: nothing is written, so nobody has to be kept away."""
+    contents: Contents | None = None
+    """What the targets that agents serve share of what was read."""
 
 
 def build_targets(built: Built) -> list[Target]:
     """The targets, not yet open."""
+    if sum(engine_of(target) is EngineName.REMOTE for target in built.spec.targets) > 1:
+        from instep.engines.remote.contents import Contents  # noqa: PLC0415  # each loads only what it needs
+
+        built = replace(built, contents=Contents())
     return [
         Target(
             os.fsdecode(target.address),
@@ -38,13 +55,29 @@ def build_targets(built: Built) -> list[Target]:
             spacing_s=built.spec.pace.spacing_s,
             settled=built.settled,
             clock=built.clock,
+            claim=None if built.locks is None else functools.partial(built.locks.take, target),
         )
         for target in built.spec.targets
     ]
 
 
-def build_monitor(spec: MirrorSpec, filters: Filter) -> tuple[Monitor, str]:
-    """The monitor, not yet started, and why it is this one."""
+def build_verifier(built: Built, target: TargetSpec, *, checksum: bool) -> Verifier:
+    """What compares one target with the source, not yet open."""
+    spec = built.spec
+    if target.is_local:
+        from instep.engines.native.verifier import NativeVerifier  # noqa: PLC0415  # each loads only what it needs
+
+        return NativeVerifier(
+            target.address, source_fd=built.source_fd, settings=_native_settings(built), checksum=checksum
+        )
+    from instep.engines.rsync.verifier import RsyncVerifier  # noqa: PLC0415  # as above
+
+    never_writes = replace(built, spec=replace(spec, dry_run=True))
+    return RsyncVerifier(_rsync(never_writes, target), source_fd=built.source_fd, checksum=checksum)
+
+
+def build_monitor(spec: MirrorSpec, filters: Filter, *, copying: bool = True) -> tuple[Monitor, str]:
+    """The monitor, not yet started, and why it is this one. ``copying``: much will be written to the targets."""
     from instep.monitors.choose import choose  # noqa: PLC0415  # each back end loads only what it needs
 
     return choose(
@@ -53,8 +86,17 @@ def build_monitor(spec: MirrorSpec, filters: Filter) -> tuple[Monitor, str]:
         one_file_system=spec.one_file_system,
         ignore=None if filters.is_trivial else filters.excludes,
         poll_s=spec.poll_s,
-        brief=(spec.once or spec.dry_run) and any(_shares_file_system(spec.source, target) for target in spec.targets),
+        brief=(spec.once or spec.dry_run)
+        and copying
+        and any(_shares_file_system(spec.source, target) for target in spec.targets),
     )
+
+
+def build_event_monitor(root: bytes, ignore: Callable[[RelPath, bool], bool]) -> Monitor:
+    """A monitor that says what the kernel called each event, not yet started."""
+    from instep.monitors.inotify_events import InotifyEvents  # noqa: PLC0415  # as above
+
+    return InotifyEvents(root, ignore=ignore)
 
 
 def _shares_file_system(source: bytes, target: TargetSpec) -> bool:
@@ -70,7 +112,9 @@ def _shares_file_system(source: bytes, target: TargetSpec) -> bool:
 def engine_of(target: TargetSpec) -> EngineName:
     """The engine that a target gets."""
     if target.engine is EngineName.AUTO:
-        return EngineName.NATIVE if target.is_local else EngineName.RSYNC
+        if target.is_local:
+            return EngineName.NATIVE
+        return EngineName.RSYNC if target.is_daemon else EngineName.REMOTE
     if target.engine is EngineName.NATIVE and not target.is_local:
         raise UsageError(
             "engine-not-possible",
@@ -85,28 +129,75 @@ def _engine(built: Built, target: TargetSpec) -> Engine:
     big = functools.partial(big_wait_s, spec.pace)
     if engine_of(target) is EngineName.NATIVE:
         from instep.engines.native.engine import NativeEngine  # noqa: PLC0415  # as above
-        from instep.engines.native.session import LARGE_BYTES, Settings  # noqa: PLC0415
 
         return NativeEngine(
             spec.source,
             target.address,
             source_fd=built.source_fd,
-            settings=Settings(
-                spec.preserve,
-                rules=spec.rules,
-                delete=spec.delete,
-                delete_excluded=spec.delete_excluded,
-                one_file_system=spec.one_file_system,
-                dry_run=spec.dry_run,
-                inplace_bytes=spec.inplace_bytes,
-                large_bytes=min(LARGE_BYTES, spec.pace.big_bytes),
-                bandwidth_bytes_per_s=spec.bandwidth_bytes_per_s,
-                umask=built.umask,
-            ),
+            settings=_native_settings(built),
+            max_delete=spec.max_delete,
             big_wait_s=big,
             workers=spec.workers,
         )
-    from instep.engines.rsync.engine import RsyncEngine  # noqa: PLC0415
+    if engine_of(target) is EngineName.REMOTE and not (target.engine is EngineName.AUTO and spec.rsync_args):
+        agent = _remote(built, target)
+        if target.engine is EngineName.REMOTE:
+            return agent
+        from instep.daemon.far import FarEngine  # noqa: PLC0415  # as above
+
+        return FarEngine(target.address, agent, lambda: _rsync(built, target))
+    return _rsync(built, target)
+
+
+def _remote(built: Built, target: TargetSpec) -> RemoteEngine:
+    from instep.engines.remote.engine import RemoteEngine  # noqa: PLC0415  # as above
+    from instep.engines.remote.session import Settings as RemoteSettings  # noqa: PLC0415
+
+    spec = built.spec
+    return RemoteEngine(
+        target.address,
+        source_fd=built.source_fd,
+        settings=RemoteSettings(
+            spec.preserve,
+            rules=spec.rules,
+            delete=spec.delete,
+            delete_excluded=spec.delete_excluded,
+            one_file_system=spec.one_file_system,
+            dry_run=spec.dry_run,
+            inplace_bytes=spec.inplace_bytes,
+            large_bytes=spec.pace.big_bytes,
+            bandwidth_bytes_per_s=spec.bandwidth_bytes_per_s,
+            umask=built.umask,
+        ),
+        max_delete=spec.max_delete,
+        big_wait_s=functools.partial(big_wait_s, spec.pace),
+        ssh_words=spec.ssh,
+        compress=spec.compress,
+        contents=built.contents,
+    )
+
+
+def _native_settings(built: Built) -> Settings:
+    from instep.engines.native.session import LARGE_BYTES, Settings  # noqa: PLC0415  # as above
+
+    spec = built.spec
+    return Settings(
+        spec.preserve,
+        rules=spec.rules,
+        delete=spec.delete,
+        delete_excluded=spec.delete_excluded,
+        one_file_system=spec.one_file_system,
+        dry_run=spec.dry_run,
+        inplace_bytes=spec.inplace_bytes,
+        large_bytes=min(LARGE_BYTES, spec.pace.big_bytes),
+        bandwidth_bytes_per_s=spec.bandwidth_bytes_per_s,
+        umask=built.umask,
+    )
+
+
+def _rsync(built: Built, target: TargetSpec) -> RsyncEngine:
+    spec = built.spec
+    from instep.engines.rsync.engine import RsyncEngine  # noqa: PLC0415  # as above
 
     return RsyncEngine(
         spec.source,
@@ -117,8 +208,12 @@ def _engine(built: Built, target: TargetSpec) -> Engine:
         rules=spec.rules,
         delete_excluded=spec.delete_excluded,
         extra_args=spec.rsync_args,
+        program=spec.rsync_program,
+        ssh=spec.ssh,
+        password_file=spec.password_file,
         bandwidth_bytes_per_s=spec.bandwidth_bytes_per_s,
         one_file_system=spec.one_file_system,
         dry_run=spec.dry_run,
-        big=big if spec.pace.big_bytes < float("inf") else None,
+        max_delete=spec.max_delete,
+        big=functools.partial(big_wait_s, spec.pace) if spec.pace.big_bytes < float("inf") else None,
     )

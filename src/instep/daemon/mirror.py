@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
+import functools
 import gc
 import logging
+import math
 import os
-import stat
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 from instep.core.changelog import ChangeLog
 from instep.core.filters import Filter
 from instep.core.retry import backoff_s
-from instep.daemon.build import Built, build_monitor, build_targets
+from instep.daemon.build import Built, build_monitor, build_targets, build_verifier
+from instep.daemon.indexes import Indexes
+from instep.daemon.locks import TargetLocks
+from instep.daemon.progress import Observer, draw
+from instep.daemon.rescan import Rescan
+from instep.daemon.state import StateDirectory
 from instep.daemon.target import State, Target
+from instep.daemon.verify import keep_verifying
 from instep.errors import SourceError
 from instep.logs import fields
-from instep.model import ROOT, Progress, Report, Scope
+from instep.model import ROOT, Report, Scope
 from instep.ports import Monitor
-from instep.spec import InitialSync, MirrorSpec
+from instep.spec import InitialSync, MirrorSpec, MonitorName, Rounds
 
 log = logging.getLogger(__name__)
 
@@ -32,26 +37,9 @@ FLOOD_S = 0.01
 """So many wake-ups in so short a time are a flood of events. Guessed."""
 FLOOD_PAUSE_S = 0.004
 FAILING_SHOWN_MAX = 20
+INDEX_CLOSE_S = 2.5
+"""For the last entries of the indexes when the daemon is stopped; what is not written is compared at the next start."""
 SOURCE_RETRY_MAX_S = 10.0
-
-
-class Observer(Protocol):
-    """Whoever draws the progress of the first comparison."""
-
-    def initial_sync_started(self, progresses: Sequence[tuple[str, Progress]]) -> None:
-        """It begins; the progress objects grow from now on."""
-
-    def totals(self, entries: int, bytes_total: int) -> None:
-        """How much there is in the source, as far as counted."""
-
-    def tick(self) -> None:
-        """Draw anew; called some times a second."""
-
-    def initial_sync_done(self) -> None:
-        """It is over."""
-
-    def closed(self) -> None:
-        """The mirror ends."""
 
 
 class End(enum.Enum):
@@ -70,7 +58,14 @@ class Mirror:
     """Wires one monitor, one change log and some targets; lives in one loop, ends with ``run``."""
 
     def __init__(
-        self, spec: MirrorSpec, *, observer: Observer | None, carried: Sequence[Report] = (), umask: int = 0o022
+        self,
+        spec: MirrorSpec,
+        *,
+        observer: Observer | None,
+        carried: Sequence[Report] = (),
+        umask: int = 0o022,
+        locks: TargetLocks | None = None,
+        state: StateDirectory | None = None,
     ) -> None:
         self.spec = spec
         self.changelog = ChangeLog(quiet_s=spec.pace.quiet_s, hold_s=spec.pace.hold_s)
@@ -78,6 +73,11 @@ class Mirror:
         self.following = False
         self._observer = observer
         self._umask = umask
+        self._locks = locks
+        self._state = state
+        self._indexes: Indexes | None = None
+        self._rescan: Rescan | None = None
+        self._compare_whole: list[Target] = []
         self._carried = carried
         self._filter = Filter(spec.rules)
         self._monitor: Monitor | None = None
@@ -97,6 +97,7 @@ class Mirror:
         self._wakes = 0
         self._wakes_since_s = 0.0
         self._waiting: asyncio.Task[None] | None = None
+        self._verifying: list[asyncio.Task[None]] = []
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -113,26 +114,43 @@ class Mirror:
             self._source = _open_source(spec.source)
             info = os.fstat(self._source)
             self._identity = (info.st_dev, info.st_ino)
-            self.targets = build_targets(
-                Built(spec, self._source, self.changelog, settled=self._check, clock=self._clock, umask=self._umask)
+            built = Built(
+                spec,
+                self._source,
+                self.changelog,
+                settled=self._check,
+                clock=self._clock,
+                umask=self._umask,
+                locks=self._locks,
             )
+            self.targets = build_targets(built)
+            if spec.force_delete:
+                for target in self.targets:
+                    target.deletions.allow()
             self._monitor, self._why_monitor = build_monitor(spec, self._filter)
             await asyncio.gather(*(target.open() for target in self.targets))
-            whole = spec.initial_sync is InitialSync.FULL
-            if whole:
-                for target in self.targets:
-                    if target.state is State.READY:
-                        target.engine.prepare()
+            await self._use_indexes()
+            whole = self._compare_whole
+            if spec.once and not whole:
+                self._monitor.close()
+                self._monitor, self._why_monitor = build_monitor(spec, self._filter, copying=False)
+            for target in whole:
+                if target.state is State.READY:
+                    target.engine.prepare()
             self._monitor.start()
             log.info("monitor", extra=fields(name=self._monitor.name, reason=self._why_monitor))
             if self._observer is not None and whole:
-                self._observer.initial_sync_started([(target.name, target.engine.progress) for target in self.targets])
-            ticking = loop.create_task(self._tick()) if self._observer is not None else None
+                self._observer.initial_sync_started([(target.name, target.engine.progress) for target in whole])
+            ticking = None
+            if self._observer is not None:
+                ticking = loop.create_task(draw(self._observer, self._source, lambda: self.following))
             self._reads = self._monitor.fileno()
             loop.add_reader(self._reads, self._readable)
             for report in self._carried:
                 self.changelog.note(report, self._clock())
             self._turn()
+            if spec.verify is not None and not spec.once and not spec.dry_run:
+                self._start_verifying(built, spec.verify)
             try:
                 return await self._ended
             finally:
@@ -140,6 +158,20 @@ class Mirror:
                     ticking.cancel()
         finally:
             await self._close()
+
+    async def _use_indexes(self) -> None:
+        """See of which targets it is known what they hold; the others are compared as a whole."""
+        spec = self.spec
+        self._indexes = Indexes(spec, self._source, self.targets, self._state, self._drain)
+        self._rescan = Rescan(
+            self._indexes,
+            self.targets,
+            note=self._note,
+            settled=self._rescanned,
+            max_delete=spec.max_delete,
+            clock=self._clock,
+        )
+        self._compare_whole = await self._indexes.begin()
 
     def stop(self) -> None:
         """Finish what is running, bring over what is dirty, then end; ``run`` returns when that is done."""
@@ -173,6 +205,13 @@ class Mirror:
             target.compare_all()
         self._kick()
 
+    def confirm(self) -> None:
+        """The operator wants the deletions that are held: compare again, and make them."""
+        confirmed = [target.confirm() for target in self.targets]
+        if not any(confirmed):
+            log.info("nothing-held", extra=fields(now="no deletion waits to be confirmed"))
+        self._kick()
+
     def log_status(self) -> None:
         """The status report, as one log event per target and one for the monitor."""
         assert self._monitor is not None
@@ -200,6 +239,7 @@ class Mirror:
                     reason=target.reason,
                     pending=target.pending(),
                     failing=len(failing),
+                    held=target.deletions.held.count if target.deletions.held is not None else 0,
                     synced=target.totals.entries,
                     deleted=target.totals.deleted,
                     files=target.totals.files,
@@ -219,7 +259,23 @@ class Mirror:
                     ),
                 )
 
+    def _start_verifying(self, built: Built, rounds: Rounds) -> None:
+        loop = asyncio.get_running_loop()
+        for target, spec in zip(self.targets, built.spec.targets, strict=True):
+            make = functools.partial(build_verifier, built, spec, checksum=rounds.checksum)
+            self._verifying.append(loop.create_task(keep_verifying(target, make, rounds, self._kick)))
+
     async def _close(self) -> None:
+        for task in self._verifying:
+            task.cancel()
+        await asyncio.gather(*self._verifying, return_exceptions=True)
+        if self._rescan is not None:
+            self._rescan.close()
+        if self._indexes is not None:
+            await self._indexes.close(
+                clean=not self._source_away and not any(target.working for target in self.targets),
+                within_s=INDEX_CLOSE_S if self._stopping else math.inf,
+            )
         if self._timer is not None:
             self._timer.cancel()
         if self._waiting is not None:
@@ -279,15 +335,18 @@ class Mirror:
         any_reports = False
         for _ in range(READS_PER_TURN_MAX):
             reports = monitor.read()
-            if reports and not self._armed:
+            begins = bool(reports) and not self._armed
+            if begins:
                 reports = self._begin(reports)
             now_s = self._clock()
             for report in reports:
-                if everything or self._admits(report):
+                if report.scope is Scope.TREE and not report.path:
+                    self._lost()
+                elif everything or self._admits(report):
                     note(report, now_s)
             if monitor.drained:
-                changelog.drained()
-            if not reports:
+                changelog.drained()  # Before anything is started: what that touches is newer than what was read.
+            if not reports and not begins:
                 break
             any_reports = True
             self._kick()
@@ -304,11 +363,31 @@ class Mirror:
         assert reports[0].path == ROOT
         assert reports[0].scope is Scope.TREE
         self._armed = True
-        if self.spec.initial_sync is InitialSync.FULL:
-            for target in self.targets:
-                target.compare_all()
-            self._kick()
+        for target in self._compare_whole:
+            target.compare_all()
+        if self.spec.initial_sync is not InitialSync.NONE and self._rescan is not None:
+            self._rescan.start()
         return reports[1:]
+
+    def _lost(self) -> None:
+        """The monitor cannot say what changed."""
+        assert self._rescan is not None
+        log.warning("events-lost", extra=fields(now="what differs is looked for"))
+        self._rescan.lost()
+
+    def _note(self, report: Report) -> None:
+        self.changelog.note(report, self._clock())
+
+    def _rescanned(self) -> None:
+        self._kick()
+        self._check()
+
+    def _drain(self) -> bool:
+        """Take in what there is; whether all that happened before is noted."""
+        if self._source_away or self._monitor is None:
+            return False
+        self._turn()
+        return self._monitor.drained or self.spec.monitor is MonitorName.POLL
 
     def _admits(self, report: Report) -> bool:
         """The filter's verdict; of a rename with one end outside the filter only the other end is noted."""
@@ -334,6 +413,8 @@ class Mirror:
         """See whether a stage is reached: following, or the end of a ``once``."""
         if self._ended is None or self._ended.done() or not (self._armed or self._stopping):
             return
+        if self._rescan is not None and self._rescan.busy and not self._stopping:
+            return
         if not self.following and all(target.served for target in self.targets):
             self.following = True
             # What lives now lives on: the collector need not walk it, least of all in the middle of a change.
@@ -344,6 +425,7 @@ class Mirror:
             for target in self.targets:
                 if target.state is not State.READY:
                     continue  # Said before, and again when it is back.
+                target.deletions.started()
                 totals = target.totals
                 log.info(
                     "in-step",
@@ -353,6 +435,7 @@ class Mirror:
                         deleted=totals.deleted,
                         bytes=totals.bytes_copied,
                         failing=len(target.room),
+                        held=target.deletions.held.count if target.deletions.held is not None else 0,
                     ),
                 )
             if not self.spec.once and not self.spec.dry_run:
@@ -365,7 +448,7 @@ class Mirror:
                 self.end(End.STOPPED)
         elif self.spec.once or self.spec.dry_run:
             if all(target.idle for target in self.targets):
-                self.end(End.DONE)
+                self.end(End.INCOMPLETE if any(target.deletions.held for target in self.targets) else End.DONE)
             elif all(target.served and (target.state is State.READY or target.tries > 3) for target in self.targets):
                 self.end(End.INCOMPLETE)
 
@@ -409,19 +492,6 @@ class Mirror:
         log.warning("source-back", extra=fields(source=self.spec.source, now="everything is compared anew"))
         self.end(End.REBUILD)
 
-    # -- progress ---------------------------------------------------------------------------------------------------
-
-    async def _tick(self) -> None:
-        observer = self._observer
-        assert observer is not None
-        counting = asyncio.get_running_loop().run_in_executor(None, _count, self._source, observer.totals)
-        try:
-            while not self.following:
-                observer.tick()
-                await asyncio.sleep(0.2)
-        finally:
-            counting.cancel()
-
 
 def _open_source(path: bytes) -> int:
     try:
@@ -432,19 +502,3 @@ def _open_source(path: bytes) -> int:
             f"cannot open the source directory {os.fsdecode(path)}: {error.strerror}",
             fix="give an existing directory that you may read",
         ) from error
-
-
-def _count(root: int, tell: Callable[[int, int], None]) -> None:
-    """Count the source for the progress bar; in a thread, only where somebody looks."""
-    entries = bytes_total = 0
-    try:
-        for _, directories, files, fd in os.fwalk(".", dir_fd=root):
-            entries += len(directories) + len(files)
-            for name in files:
-                with contextlib.suppress(OSError):
-                    info = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                    if stat.S_ISREG(info.st_mode):
-                        bytes_total += info.st_size
-            tell(entries, bytes_total)
-    except OSError:
-        return  # The source went away; the mirror finds that out by itself.

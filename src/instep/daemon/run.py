@@ -1,4 +1,4 @@
-"""Running a mirror as a process: signals, reloading, and the exit status."""
+"""Running mirrors as a process: signals, limits, and the exit status."""
 
 from __future__ import annotations
 
@@ -9,25 +9,51 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from instep.core.retry import backoff_s
-from instep.daemon.mirror import End, Mirror, Observer
-from instep.errors import OperatorError
+from instep.daemon.progress import Observer
+from instep.daemon.supervisor import KeptMirror, Reload, Supervisor, Unit
 from instep.logs import fields
-from instep.model import Report
-from instep.spec import InitialSync, MirrorSpec
+from instep.spec import MirrorSpec
 
 log = logging.getLogger(__name__)
 
 STOP_S = 4.0
 """After so long a stop no longer waits for batches under way; the rest of the five seconds is for winding up."""
-CRASH_PAUSE_MAX_S = 60.0
 SWITCH_INTERVAL_S = 0.0005
 """With the default of 5 ms a busy thread starves the reader of the kernel queue (measured: 62 % of events lost)."""
 
-Reload = Callable[[MirrorSpec], MirrorSpec]
+Make = Callable[[int], Sequence[Unit]]
+"""From the user's umask to the units of the process. The process itself runs with none: every mode is given exactly."""
+
+
+class Ended(NamedTuple):
+    """How a process of ours came to its end."""
+
+    status: int
+    """What its units ask for as the exit status."""
+    signal: int
+    """The signal that ended it; 0: none did."""
+    hurried: bool = False
+    """A second signal cut short what the first had left time for."""
+
+
+class Habits(NamedTuple):
+    """What differs between the commands in how they treat signals."""
+
+    hangup_ends: bool = False
+    """SIGHUP ends all units, for the caller to read everything anew; else it is their ``reload``."""
+    user_signals: bool = True
+    """SIGUSR1 asks for the status report, SIGUSR2 for a comparison, SIGRTMIN+1 confirms held deletions; else the
+    system's default actions are left."""
+    stop_s: float | None = STOP_S
+    """How long a stop may take; None: as long as it needs."""
+    hurries: bool = True
+    """A second signal ends at once what the first one asked to finish."""
+    exact_modes: bool = True
+    """Work without a umask, as mirrors must; not for units that run somebody's own code in this process."""
+    told: Callable[[int], None] | None = None
+    """Called with each signal that asks for the end."""
 
 
 def run_mirror(spec: MirrorSpec, *, observer: Observer | None = None, reload: Reload | None = None) -> int:
@@ -36,72 +62,82 @@ def run_mirror(spec: MirrorSpec, *, observer: Observer | None = None, reload: Re
     Raises:
         OperatorError: it cannot work as asked; nothing was changed.
     """
+    ended = run_units(lambda umask: [KeptMirror(spec, umask=umask, observer=observer, reload=reload)])
+    return 128 + ended.signal if ended.hurried else ended.status
+
+
+def run_mirrors(specs: Sequence[MirrorSpec], *, habits: Habits | None = None) -> Ended:
+    """Run several mirrors until they end. Blocks; owns the process's signals meanwhile.
+
+    Raises:
+        OperatorError: one of them cannot work as asked.
+    """
+    return run_units(lambda umask: [KeptMirror(spec, umask=umask) for spec in specs], habits=habits)
+
+
+def run_units(make: Make, *, habits: Habits | None = None) -> Ended:
+    """Run what ``make`` gives until all of it has ended. Blocks; owns the process's signals meanwhile.
+
+    Raises:
+        OperatorError: one of them cannot work as asked.
+    """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with contextlib.suppress(ValueError, OSError):
         _raise_descriptor_limit()
     _wait_for_children_without_threads()
-    return asyncio.run(_Process(spec, observer, reload).run())
+    return asyncio.run(_Process(make, habits or Habits()).run())
 
 
 class _Process:
     """Signals only enqueue: each becomes a call in the loop."""
 
-    def __init__(self, spec: MirrorSpec, observer: Observer | None, reload: Reload | None) -> None:
-        self._spec = spec
-        self._observer = observer
-        self._reload = reload
-        self._mirror: Mirror | None = None
+    def __init__(self, make: Make, habits: Habits) -> None:
+        self._make = make
+        self._habits = habits
+        self._units = Supervisor(())
         self._stopped_by = 0
         self._hurried = False
-        self._crashes = 0
 
-    async def run(self) -> int:
+    async def run(self) -> Ended:
         umask = os.umask(0)  # Every mode is given exactly; the user's umask only serves modes that are not preserved.
+        if not self._habits.exact_modes:
+            os.umask(umask)
         try:
-            return await self._run(umask)
+            self._units = Supervisor(self._make(umask))
+            self._listen()
+            return Ended(await self._units.run(), self._stopped_by, self._hurried)
         finally:
             os.umask(umask)
 
-    async def _run(self, umask: int) -> int:
+    def _listen(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        stops = [signal.SIGTERM, signal.SIGINT]
+        if self._habits.hangup_ends:
+            stops.append(signal.SIGHUP)
+        else:
+            loop.add_signal_handler(signal.SIGHUP, self._units.reload)
+        for number in stops:
             loop.add_signal_handler(number, self._stop, number)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_rules)
-        loop.add_signal_handler(signal.SIGUSR1, self._status)
-        loop.add_signal_handler(signal.SIGUSR2, self._resync)
+        if self._habits.user_signals:
+            loop.add_signal_handler(signal.SIGUSR1, self._units.log_status)
+            loop.add_signal_handler(signal.SIGUSR2, self._units.resync)
+            loop.add_signal_handler(signal.SIGRTMIN + 1, self._units.confirm)
         loop.set_exception_handler(self._crashed)
-        carried: Sequence[Report] = ()
-        while True:
-            self._mirror = Mirror(self._spec, observer=self._observer, carried=carried, umask=umask)
-            end = await self._mirror.run()
-            if end is not End.REBUILD or self._stopped_by:
-                break
-            carried = self._mirror.carry()
-            if self._crashes:
-                await asyncio.sleep(min(CRASH_PAUSE_MAX_S, backoff_s(self._crashes)))
-            self._observer = None
-            # What happened between the two monitors is found by comparing.
-            self._spec = replace(self._spec, initial_sync=InitialSync.FULL)
-        for target, pending in self._mirror.left_over.items():
-            log.warning(
-                "target-left-behind",
-                extra=fields(target=target, pending=pending, now="the comparison at the next start brings it in step"),
-            )
-        if self._hurried:
-            return 128 + self._stopped_by
-        log.info("stopped", extra=fields(why=end.value, pending=sum(self._mirror.left_over.values())))
-        return 1 if end is End.INCOMPLETE else 0
 
     def _stop(self, number: int) -> None:
-        assert self._mirror is not None
+        if self._habits.told is not None:
+            self._habits.told(number)
         if self._stopped_by:
-            self._hurried = True
+            # A hangup that is followed by a request to end is a request to end.
             self._stopped_by = number
-            self._mirror.end(End.STOPPED)
+            if self._habits.hurries:
+                self._hurried = True
+                self._units.end()
             return
         self._stopped_by = number
-        asyncio.get_running_loop().call_later(STOP_S, self._mirror.end, End.STOPPED)
-        self._mirror.stop()
+        if self._habits.stop_s is not None:
+            asyncio.get_running_loop().call_later(self._habits.stop_s, self._units.end)
+        self._units.stop()
 
     def _crashed(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A callback failed, so a report may have been lost half-way: begin anew, which compares everything."""
@@ -111,32 +147,8 @@ class _Process:
             exc_info=error,
             extra=fields(what=str(context.get("message")), now="everything is compared anew", fix="please report it"),
         )
-        self._crashes += 1
-        if self._mirror is not None and isinstance(error, Exception):
-            self._mirror.end(End.REBUILD)
-
-    def _reload_rules(self) -> None:
-        if self._reload is None or self._mirror is None:
-            return
-        try:
-            spec = self._reload(self._spec)
-        except OperatorError as error:
-            log.error(  # noqa: TRY400  # the operator's error, not ours
-                "reload-failed",
-                extra=fields(reason=error.what, now="the rules from before stay in force", fix=error.fix),
-            )
-            return
-        log.info("reloaded", extra=fields(rules=len(spec.rules), now="the whole tree is compared"))
-        self._spec = spec
-        self._mirror.end(End.REBUILD)
-
-    def _status(self) -> None:
-        if self._mirror is not None:
-            self._mirror.log_status()
-
-    def _resync(self) -> None:
-        if self._mirror is not None:
-            self._mirror.resync()
+        if isinstance(error, Exception):
+            self._units.crashed()
 
 
 def _wait_for_children_without_threads() -> None:

@@ -8,20 +8,33 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from instep.core.changelog import ChangeLog, without_covered
 from instep.core.retry import WaitingRoom, backoff_s
 from instep.core.timing import Spacing
-from instep.errors import TargetAway
+from instep.daemon.deletions import DeletionGuard
+from instep.errors import TargetAway, TargetError
 from instep.logs import fields
-from instep.model import ROOT, Batch, Change, Outcome, RelPath, Scope
+from instep.model import ROOT, Batch, Change, Deletions, Outcome, RelPath, Scope
 from instep.ports import Engine
 
 log = logging.getLogger(__name__)
 
 BATCH_PATHS_MAX = 20_000
 AWAY_RETRY_MAX_S = 30.0
+PENDING_SEARCHED_MAX = 10_000
 NEVER_S = float("inf")
+
+
+class Index(Protocol):
+    """Keeps account of what the target holds."""
+
+    def touch(self, batch: Batch) -> None:
+        """A batch is about to begin."""
+
+    async def recognises(self, *, known: bool) -> bool:
+        """Whether the target, opened again, holds what it held; ``known``: so says the engine."""
 
 
 class State(enum.Enum):
@@ -47,11 +60,12 @@ class Totals:
 class _Flight:
     """A batch on its way; the sets are there once an engine works on it in the background."""
 
-    __slots__ = ("above", "changes", "from_log", "kept", "paths", "task", "ticket", "trees")
+    __slots__ = ("above", "changes", "deletions", "from_log", "kept", "paths", "task", "ticket", "trees")
 
-    def __init__(self, ticket: int, changes: Sequence[Change], kept: list[Change], *, from_log: bool) -> None:
+    def __init__(self, ticket: int, batch: Batch, kept: list[Change], *, from_log: bool) -> None:
         self.ticket = ticket
-        self.changes = changes
+        self.changes = batch.changes
+        self.deletions = batch.deletions
         self.kept = kept  # those that stand in no slot of the log: they had been kept aside
         self.from_log = from_log
         self.task: asyncio.Task[None] | None = None
@@ -84,6 +98,7 @@ class Target:
         spacing_s: float,
         settled: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
+        claim: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self.engine = engine
@@ -93,19 +108,23 @@ class Target:
         self.tries = 0
         """How often an away target was tried again in vain."""
         self.room = WaitingRoom()
+        self.index: Index | None = None
         self.flushing = False
         self.paused = False
+        self.deletions = DeletionGuard(name)
         self._changelog = changelog
         self.cursor = changelog.add_cursor(self.room.paths)
         self._spacing = Spacing(spacing_s)
         self._settled = settled
         self._clock = clock
+        self._claim = claim
         self._flights: set[_Flight] = set()
         self._parked: dict[RelPath, Change] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = NEVER_S
         self._reopening: asyncio.Task[None] | None = None
         self._full_tries = 0
+        self._full_until_s = 0.0
         self._kicking = False
 
     # -- state --------------------------------------------------------------------------------------------------
@@ -140,13 +159,22 @@ class Target:
         return self._changelog.pending(self.cursor) + len(self.room) + in_flight
 
     async def open(self) -> None:
-        """Get the engine ready; a target that is away is tried again from then on."""
+        """Get the engine ready; a target that is away is tried again from then on.
+
+        Raises:
+            OperatorError: it can never work as configured, or is kept in step by another daemon.
+        """
+        away = ""
         try:
             await self.engine.open()
-        except TargetAway as away:
-            self._went_away(str(away))
-            return
-        self.state = State.READY
+        except TargetAway as error:
+            away = str(error)
+        if self._claim is not None:
+            self._claim()
+        if away:
+            self._went_away(away)
+        else:
+            self.state = State.READY
 
     async def close(self) -> None:
         """Cancel what is under way and let go of the target."""
@@ -167,11 +195,52 @@ class Target:
             change for flight in self._flights for change in flight.changes
         ]
 
+    def unsettled(self) -> tuple[set[bytes], set[bytes]]:
+        """The paths that are not in step, as far as known, and those of them that cover what is below them."""
+        changes = [*self._changelog.unacknowledged(self.cursor), *self.leftovers()]
+        return (
+            {change.path for change in changes},
+            {change.path for change in changes if change.scope is not Scope.ENTRY},
+        )
+
     def compare_all(self) -> None:
         """What it holds is unknown: let all of it be compared at the next kick, without quiet time."""
         older = self.room.take(ROOT)
         content = older is not None and older.content
         self.room.postponed(Change(ROOT, Scope.TREE, content=content, is_dir=True), self._clock())
+
+    def confirm(self) -> bool:
+        """Let the deletions that are held be made, by comparing again; False when none are."""
+        if not self.deletions.confirm():
+            return False
+        self.compare_all()
+        return True
+
+    def look_again(self, changes: Sequence[Change]) -> None:
+        """These names were found to differ here, and only here: bring them in step at the next kick."""
+        now_s = self._clock()
+        for change in changes:
+            older = self.room.take(change.path)
+            self.room.postponed(change if older is None else self._merged(change, older), now_s)
+
+    def is_pending(self, path: RelPath) -> bool:
+        """Whether anything that would bring this name in step is still to be done, or being done."""
+        if self._flights and self._overlaps(Change(path)):
+            return True
+        at, depth = path, 0
+        while True:
+            for change in (self._changelog.unacknowledged_at(self.cursor, at), self.room.waiting_at(at)):
+                if change is not None and (depth == 0 or change.scope >= (Scope.LIST if depth == 1 else Scope.TREE)):
+                    return True
+            if not at:
+                return False
+            at, depth = RelPath(at.rpartition(b"/")[0]), depth + 1
+
+    def is_pending_in(self, directory: RelPath) -> bool:
+        """The same of any name in this very directory; with very many paths pending they are not searched: True."""
+        if self.pending() > PENDING_SEARCHED_MAX:
+            return True
+        return any(path and path.rpartition(b"/")[0] == directory for path in self.unsettled()[0])
 
     # -- work ---------------------------------------------------------------------------------------------------
 
@@ -251,21 +320,26 @@ class Target:
             return from_log
         if len(changes) > 1:
             changes = without_covered(changes, moves)
-        batch = Batch(tuple(changes), now_s, self.flushing, moves)
-        flight = _Flight(ticket, batch.changes, kept, from_log=from_log)
+        batch = Batch(tuple(changes), now_s, self.flushing, moves, self.deletions.mode)
+        flight = _Flight(ticket, batch, kept, from_log=from_log)
         self.totals.batches += 1
+        if self.index is not None:
+            self.index.touch(batch)
         outcome, rest = self.engine.sync_now(batch)
         if not rest:
             self._land(flight, outcome)
             return True
         # A move that was tried once is not tried again: meanwhile something else may stand under the old name.
-        self._fly(flight, outcome, batch if rest is batch.changes else Batch(tuple(rest), now_s, self.flushing))
+        if rest is not batch.changes:
+            batch = Batch(tuple(rest), now_s, self.flushing, deletions=batch.deletions)
+        self._fly(flight, outcome, batch)
         return True
 
     def _fly(self, flight: _Flight, outcome: Outcome, batch: Batch) -> None:
         """Let the engine work on without holding up the loop; nothing that touches these paths starts meanwhile."""
         flight.reach(batch)
         self._flights.add(flight)
+        self.cursor.working.update(change.path for change in flight.kept)
         flight.task = asyncio.get_running_loop().create_task(self._work(flight, outcome, batch))
 
     async def _work(self, flight: _Flight, outcome: Outcome, batch: Batch) -> None:
@@ -280,6 +354,7 @@ class Target:
             log.exception("engine-crashed", extra=fields(target=self.name, now="its paths are tried again"))
             outcome.away = "the engine failed unexpectedly"
         self._flights.discard(flight)
+        self.cursor.working.difference_update(change.path for change in flight.kept)
         self._land(flight, outcome)
         self.kick()
         self._settled()
@@ -288,6 +363,8 @@ class Target:
         now_s = self._clock()
         self._spacing.ended(now_s)
         room = self.room
+        if outcome.held is not None or self.deletions.mode is not Deletions.LIMITED:
+            self.deletions.weigh(flight.changes, flight.deletions, outcome)
         if outcome.away or outcome.full:
             if flight.from_log:
                 self._changelog.give_back(self.cursor, flight.ticket)
@@ -403,6 +480,7 @@ class Target:
 
     async def _reopen(self) -> None:
         self.tries = 0
+        known, refusal = True, ""
         while True:
             self.tries += 1
             self._settled()
@@ -412,9 +490,27 @@ class Target:
                     *(flight.task for flight in self._flights if flight.task is not None), return_exceptions=True
                 )
             try:
-                known = await self.engine.open()
+                known = await self.engine.open() and known
+                if self._claim is not None:
+                    self._claim()  # It may be another directory by now, and that one taken.
+                if self.index is not None:
+                    known = await self.index.recognises(known=known)
             except TargetAway as away:
                 self.reason = str(away)
+                continue
+            except TargetError as refused:
+                if refused.what != refusal:
+                    refusal = refused.what
+                    log.error(  # noqa: TRY400  # the operator's to mend, not ours
+                        "target-refused",
+                        extra=fields(
+                            target=self.name,
+                            reason=refused.what,
+                            now="changes stay pending; it is tried again with growing pauses",
+                            fix=refused.fix,
+                        ),
+                    )
+                self.reason = refused.what
                 continue
             except Exception:
                 log.exception("engine-crashed", extra=fields(target=self.name, now="tried again"))
@@ -441,7 +537,8 @@ class Target:
                 ),
             )
         self.state, self.reason = State.FULL, why
-        self._wake_at(now_s + min(AWAY_RETRY_MAX_S, backoff_s(self._full_tries)))
+        self._full_until_s = now_s + min(AWAY_RETRY_MAX_S, backoff_s(self._full_tries))
+        self._wake_at(self._full_until_s)
 
     # -- timer ----------------------------------------------------------------------------------------------------
 
@@ -458,6 +555,9 @@ class Target:
         self._timer = None
         self._timer_s = NEVER_S
         if self.state is State.FULL:
+            if self._clock() < self._full_until_s:
+                self._wake_at(self._full_until_s)  # It was set for something else, before the target ran full.
+                return
             self.state = State.READY
         self.kick()
         self._settled()

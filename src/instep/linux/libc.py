@@ -29,5 +29,10 @@ def lacks(symbol: str) -> bool:
     return False
 
 
+def sync_file_system(fd: int) -> None:
+    """syncfs(2): let all that was written to this file system reach its disk. Errors are left to the next use."""
+    libc().syncfs(fd)
+
+
 NOT_SUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EXDEV, errno.ENODEV})
 """What kernels answer when a facility is not there, not for this file system, or not for this user."""

@@ -18,8 +18,8 @@ import pytest
 
 from instep.engines.native.engine import NativeEngine
 from instep.engines.native.session import Settings
-from instep.model import ROOT, Batch, Change, Outcome, RelPath, Scope
-from instep.spec import Preserve
+from instep.model import ROOT, Batch, Change, Deletions, Outcome, RelPath, Scope
+from instep.spec import MaxDelete, Preserve
 from tests.trees import assert_equal
 
 T = TypeVar("T")
@@ -28,10 +28,13 @@ IS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="needs root")
 
 
+DEFAULT = MaxDelete()
+
+
 class Rig:
     """``src`` and ``dst`` below a base directory, with an engine between them."""
 
-    def __init__(self, base: bytes, *, workers: int = 2, **settings: Any) -> None:
+    def __init__(self, base: bytes, *, workers: int = 2, max_delete: MaxDelete = DEFAULT, **settings: Any) -> None:
         self.base = base
         self.src = os.path.join(base, b"src")
         self.dst = os.path.join(base, b"dst")
@@ -47,6 +50,7 @@ class Rig:
             self.dst,
             source_fd=self.source_fd,
             settings=self.settings,
+            max_delete=max_delete,
             big_wait_s=self._big_wait_s,
             workers=workers,
         )
@@ -77,15 +81,19 @@ class Rig:
         content: bool = True,
         now: bool = True,
         moves: Mapping[bytes, bytes] | None = None,
+        deletions: Deletions = Deletions.LIMITED,
     ) -> Outcome:
         """Bring paths over the way the daemon does: at once what is quick, the rest after it. Not ``now``: all after."""
         changes: Sequence[Change] = self.changes(paths, scope=scope, content=content)
         named = {RelPath(new): RelPath(old) for new, old in (moves or {}).items()}
         outcome = Outcome()
         if now:
-            outcome, changes = self.engine.sync_now(Batch(tuple(changes), time.monotonic(), moves=named))
+            outcome, changes = self.engine.sync_now(
+                Batch(tuple(changes), time.monotonic(), moves=named, deletions=deletions)
+            )
         if changes:
-            outcome.add(self.run(self.engine.sync(Batch(tuple(changes), time.monotonic(), moves=named))))
+            batch = Batch(tuple(changes), time.monotonic(), moves=named, deletions=deletions)
+            outcome.add(self.run(self.engine.sync(batch)))
         # Large files among others are put off, to get batches of their own.
         while own := [put_off for put_off in outcome.postponed if put_off.wait_s == 0]:
             outcome.postponed = [put_off for put_off in outcome.postponed if put_off.wait_s > 0]
@@ -93,9 +101,9 @@ class Rig:
             outcome.add(self.run(self.engine.sync(batch)))
         return outcome
 
-    def tree(self, *, content: bool = False, now: bool = False) -> Outcome:
+    def tree(self, *, content: bool = False, now: bool = False, deletions: Deletions = Deletions.LIMITED) -> Outcome:
         """Compare everything."""
-        return self.bring(ROOT, scope=Scope.TREE, content=content, now=now)
+        return self.bring(ROOT, scope=Scope.TREE, content=content, now=now, deletions=deletions)
 
     def clean(self, outcome: Outcome) -> None:
         """All went well, and both sides are equal now."""

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+import threading
+import time
 from typing import Any
 
 import pytest
 
-from instep.engines.native.links import Links
-from instep.model import Scope
-from instep.spec import Preserve
+from instep.engines.native import engine
+from instep.engines.native.links import Inode, Links, seek
+from instep.engines.native.session import Session
+from instep.model import Batch, RelPath, Scope
+from instep.spec import Preserve, Rule
 from tests.engines.native.rig import Rig, read, well, write
 from tests.trees import assert_equal
 
@@ -28,6 +34,22 @@ def test_made_before(rig: Rig, now: bool) -> None:
     os.link(rig.s(b"a"), rig.s(b"c"))
     rig.clean(rig.tree(now=now))
     assert _linked(rig, b"a", b"d/b", b"c")
+    again = rig.tree(now=now)
+    assert (again.entries, again.files) == (0, 0)
+
+
+@both_roads
+def test_a_fifo_with_several_names(rig: Rig, now: bool) -> None:
+    os.mkfifo(rig.s(b"a"), 0o640)
+    os.link(rig.s(b"a"), rig.s(b"b"))
+    rig.clean(rig.tree(now=now))
+    assert _linked(rig, b"a", b"b")
+    os.link(rig.s(b"a"), rig.s(b"c"))
+    rig.clean(rig.bring(b"c", now=now))
+    assert _linked(rig, b"a", b"b", b"c")
+    os.chmod(rig.s(b"b"), 0o600)
+    rig.clean(rig.bring(b"b", content=False, now=now))
+    assert _linked(rig, b"a", b"b", b"c")
     again = rig.tree(now=now)
     assert (again.entries, again.files) == (0, 0)
 
@@ -55,6 +77,37 @@ def test_written_through_one_name_all_are_new(rig: Rig, now: bool, reported: byt
     rig.clean(rig.bring(reported, content=False, now=now))
     assert read(rig.d(b"c")) == b"new content"
     assert _linked(rig, b"a", b"b", b"c")
+
+
+@both_roads
+@pytest.mark.parametrize("end", ["unlinked", "replaced", "replaced by a link", "moved", "with its directory"])
+def test_written_through_a_name_that_goes_at_once(rig: Rig, now: bool, end: str) -> None:
+    """The write is reported under that name alone, and when it is looked at it is gone."""
+    os.mkdir(rig.s(b"d"))
+    write(rig.s(b"a"), mtime_ns=5)
+    write(rig.s(b"other"))
+    os.link(rig.s(b"other"), rig.s(b"other 2"))
+    os.link(rig.s(b"a"), rig.s(b"d/b"))
+    rig.clean(rig.tree(now=now))
+    write(rig.s(b"d/b"), b"CONTENT", mtime_ns=7)
+    if end == "unlinked":
+        os.unlink(rig.s(b"d/b"))
+        rig.clean(rig.bring(b"d/b", now=now))
+    elif end == "replaced":
+        write(rig.s(b"t"))
+        os.rename(rig.s(b"t"), rig.s(b"d/b"))
+        rig.clean(rig.bring(b"d/b", now=now))
+    elif end == "replaced by a link":
+        os.link(rig.s(b"other"), rig.s(b"t"))
+        os.rename(rig.s(b"t"), rig.s(b"d/b"))
+        rig.clean(rig.bring(b"d/b", now=now))
+    elif end == "moved":
+        os.rename(rig.s(b"d/b"), os.path.join(rig.base, b"outside"))
+        rig.clean(rig.bring(b"d/b", now=now))
+    else:
+        os.rename(rig.s(b"d"), os.path.join(rig.base, b"outside"))
+        rig.clean(rig.bring(b"d", scope=Scope.TREE, now=now))
+    assert read(rig.d(b"a")) == b"CONTENT"
 
 
 @both_roads
@@ -195,6 +248,125 @@ def test_large_linked_files(base: bytes, now: bool) -> None:
         assert_equal(rig.src, rig.dst)
 
 
+@both_roads
+def test_an_excluded_name_is_not_brought_over(base: bytes, now: bool) -> None:
+    with Rig(base, rules=(Rule(include=False, pattern=b"secret"), Rule(include=False, pattern=b"*.o"))) as rig:
+        os.mkdir(rig.s(b"secret"))
+        write(rig.s(b"secret/first"))
+        os.link(rig.s(b"secret/first"), rig.s(b"x.o"))
+        os.link(rig.s(b"secret/first"), rig.s(b"second"))
+        well(rig.bring(b"second", now=now))
+        assert os.listdir(rig.dst) == [b"second"]
+
+
+@both_roads
+def test_a_new_directory_holds_a_second_name(rig: Rig, now: bool) -> None:
+    """It was made outside of the source, where nobody reports the link."""
+    write(rig.s(b"first"))
+    rig.clean(rig.tree())
+    outside = os.path.join(rig.base, b"outside")
+    os.mkdir(outside)
+    os.link(rig.s(b"first"), os.path.join(outside, b"second"))
+    os.rename(outside, rig.s(b"d"))
+    rig.clean(rig.bring(b"d", scope=Scope.TREE, now=now))
+    assert _linked(rig, b"first", b"d/second")
+
+
+def test_names_are_not_joined_by_two_at_once(rig: Rig) -> None:
+    write(rig.s(b"a"))
+    os.link(rig.s(b"a"), rig.s(b"b"))
+    released = threading.Event()
+
+    def someone_else() -> None:
+        with rig.engine._links.joining:
+            started.set()
+            released.wait(60)
+
+    started = threading.Event()
+    other = threading.Thread(target=someone_else)
+    other.start()
+    try:
+        started.wait(60)
+        outcome, left = rig.engine.sync_now(Batch(rig.changes([b"a", b"b"]), time.monotonic()))
+        assert [change.path for change in left] == [b"a", b"b"]  # The loop does not wait.
+    finally:
+        released.set()
+        other.join()
+    outcome.add(rig.run(rig.engine.sync(Batch(tuple(left), time.monotonic()))))
+    rig.clean(outcome)
+
+
+@both_roads
+def test_names_in_a_directory_that_the_target_lacks(rig: Rig, now: bool) -> None:
+    """It is brought over whole, and all that is found in it is brought over too."""
+    write(rig.s(b"a"))
+    os.mkdir(rig.s(b"d"))
+    os.link(rig.s(b"a"), rig.s(b"d/b"))
+    rig.clean(rig.tree())
+    os.rename(rig.s(b"d"), rig.s(b"e"))
+    write(rig.s(b"e/one"))
+    os.link(rig.s(b"e/one"), rig.s(b"e/other"))
+    write(rig.s(b"e/large"), b"x" * (9 << 20))
+    os.link(rig.s(b"a"), rig.s(b"c"))
+    well(rig.bring(b"c", now=now))  # The search for its names leads to where none of the reports has led yet.
+    assert _linked(rig, b"a", b"e/b", b"c")
+    assert _linked(rig, b"e/one", b"e/other")
+    assert read(rig.d(b"e/large")) == b"x" * (9 << 20)
+    rig.clean(rig.bring(b"d", now=now))
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_directory_that_moves_during_the_search(rig: Rig, monkeypatch: pytest.MonkeyPatch, early: bool) -> None:
+    """From where the search has not been yet to where it has been: what is in it is found later."""
+    for name in (b"d", b"z"):
+        os.mkdir(rig.s(name))
+    write(rig.s(b"d/first"))
+    rig.clean(rig.tree())
+    os.link(rig.s(b"d/first"), rig.s(b"second"))
+
+    def miss(session: Session, wanted: set[Inode]) -> list[tuple[bytes, Inode]]:
+        os.rename(rig.s(b"d"), rig.s(b"z/d"))
+        if early:
+            rig.engine.sync_now(move)  # its report is worked off before the search ends
+        return [found for found in seek(session, wanted) if not found[0].startswith(b"z/d/")]
+
+    move = Batch(
+        rig.changes([b"z/d", b"d"], scope=Scope.TREE), time.monotonic(), moves={RelPath(b"z/d"): RelPath(b"d")}
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "seek", miss)
+        outcome = rig.bring(b"second")
+    if early:
+        assert [postponed.change.path for postponed in outcome.postponed] == [b"second"]
+        rig.engine._seek_again_s = 0.0
+        rig.clean(rig.bring(b"second"))
+    else:
+        well(outcome)
+        rig.clean(rig.bring(b"z/d", b"d", scope=Scope.TREE, moves={b"z/d": b"d"}))
+    assert _linked(rig, b"z/d/first", b"second")
+
+
+def test_a_name_that_goes_before_the_others_are_linked_to_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(rig.s(b"a"))
+    os.link(rig.s(b"a"), rig.s(b"b"))
+    os.link(rig.s(b"a"), rig.s(b"c"))
+    names = Links.names
+
+    def late(links: Links, inode: Inode) -> list[bytes]:
+        found = names(links, inode)
+        if sys._getframe(1).f_code.co_name == "bring_linked":
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(rig.s(b"a"))
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Links, "names", late)
+        outcome = rig.bring(b"b", b"c", b"a")
+    assert {postponed.change.path for postponed in outcome.postponed} >= {b"b", b"c"}
+    rig.clean(rig.bring(b"a", b"b", b"c"))
+    assert _linked(rig, b"b", b"c")
+
+
 def test_the_memory_of_names() -> None:
     links = Links()
     one, two = (1, 10), (1, 20)
@@ -210,6 +382,7 @@ def test_the_memory_of_names() -> None:
     assert links.names(two) == [b"dd"]
     links.note(b"e/a", two)  # the name is another file now
     assert links.names(one) == [b"e/b"]
+    assert links.lacks(one, 3)  # and what was looked for in vain may have been another file's names
     links.forget(b"e/b")
     links.forget(b"never seen")
     assert links.names(one) == []

@@ -130,3 +130,13 @@ def test_stale_temporaries_are_swept_and_ours_are_not(rig: Rig) -> None:
     write(rig.d(b".instep-0badcafe-1-1.tmp/x"))
     well(rig.tree(now=True))
     assert sorted(snapshot(rig.dst, root_entry=False)) == sorted([own, b"d", b"d/" + own])
+
+
+def test_what_a_worker_is_writing_stays_even_where_the_excluded_is_deleted(base: bytes) -> None:
+    with Rig(base, delete_excluded=True) as rig:
+        session = rig.engine._now
+        assert session is not None
+        own = session.temporary()
+        write(rig.d(own))
+        well(rig.tree(now=True))
+        assert sorted(snapshot(rig.dst, root_entry=False)) == [own]

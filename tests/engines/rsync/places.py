@@ -7,12 +7,14 @@ import math
 import os
 import stat
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from instep.engines.rsync import RsyncEngine
-from instep.model import ROOT, Batch, Change, Outcome, RelPath, Scope
-from instep.spec import Preserve, Rule
+from instep.engines.ssh import COMMAND
+from instep.model import ROOT, Batch, Change, Deletions, Outcome, RelPath, Scope
+from instep.spec import MaxDelete, Preserve, Rule
 
 T = TypeVar("T")
 
@@ -78,6 +80,9 @@ class Place:
         one_file_system: bool = False,
         dry_run: bool = False,
         big: Callable[[int, Change, float], float] | None = None,
+        ssh: Sequence[bytes] = COMMAND,
+        password_file: bytes = b"",
+        max_delete: MaxDelete | None = None,
     ) -> RsyncEngine:
         fd = os.open(self.source, os.O_RDONLY | os.O_DIRECTORY)
         self._fds.append(fd)
@@ -93,16 +98,25 @@ class Place:
             bandwidth_bytes_per_s=bandwidth_bytes_per_s,
             one_file_system=one_file_system,
             dry_run=dry_run,
+            max_delete=max_delete or MaxDelete(),
             big=big,
+            ssh=ssh,
+            password_file=password_file,
         )
 
-    def sync(self, engine: RsyncEngine, *changes: Change, flushing: bool = False) -> Outcome:
+    def sync(
+        self,
+        engine: RsyncEngine,
+        *changes: Change,
+        flushing: bool = False,
+        deletions: Deletions = Deletions.LIMITED,
+    ) -> Outcome:
         """Open, bring one batch over, close."""
 
         async def once() -> Outcome:
             try:
                 await engine.open()
-                return await engine.sync(batch(*changes, flushing=flushing))
+                return await engine.sync(replace(batch(*changes, flushing=flushing), deletions=deletions))
             finally:
                 await engine.close()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from instep.core.filters import anchored
 from instep.engines.rsync.command import (
     Abilities,
     Address,
@@ -16,9 +17,9 @@ from instep.engines.rsync.command import (
     Settings,
     Style,
     address,
-    anchored,
     command,
     own_shell,
+    shell,
 )
 from instep.engines.rsync.output import item
 from instep.spec import Preserve, Rule
@@ -85,11 +86,9 @@ def test_a_comparison_changes_nothing_and_believes_times() -> None:
 
 def test_the_ways_to_a_target() -> None:
     assert {b"--sockopts=TCP_NODELAY", b"--contimeout=10"} <= set(argv(b"h::m"))
-    shared = Settings(address(b"h:/a"), Preserve(), control_path=b"/tmp/i/%s")
+    shared = Settings(address(b"h:/a"), Preserve(), shell=shell([b"ssh", b"-i", b'a "b" \'c', b""]))
     line = argv(settings=shared)
-    shell = line[line.index(b"-e") + 1]
-    assert b"ControlPath=/tmp/i/%%s" in shell
-    assert b"BatchMode=yes" in shell
+    assert line[line.index(b"-e") + 1] == b"""ssh -i "a ""b"" 'c" \"\""""
     assert b"-e" not in argv(b"h:/a")
     assert b"--protect-args" in argv(b"h:/a b")
     assert b"--protect-args" not in argv(b"h:/a-b_c/d.e")

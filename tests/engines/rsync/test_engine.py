@@ -360,6 +360,15 @@ def test_a_dry_run_tells_and_changes_nothing(place: Place, caplog: pytest.LogCap
     assert {b"a\nb", b"gone"} <= told
 
 
+def test_a_dry_run_into_a_missing_target_fails_at_nothing(place: Place) -> None:
+    """rsync 3.2.7 takes what is neither file, directory nor link for a directory then."""
+    (place.source / "d").mkdir()
+    os.mkfifo(place.source / "d" / "fifo")
+    write(place.source / "file")
+    assert_done(place.sync(place.engine(dry_run=True), tree()))
+    assert not place.target.exists()
+
+
 def test_bandwidth_is_kept_and_serialises(place: Place) -> None:
     write(place.source / "f", os.urandom(600_000))
     engine = place.engine(bandwidth_bytes_per_s=1e6)

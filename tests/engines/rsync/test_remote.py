@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
 import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,19 +15,15 @@ import pytest
 from instep.errors import TargetAway
 from instep.model import Outcome
 from tests.engines.rsync.places import Place, assert_done, batch, entry, names, run, tree
+from tests.system.sshd import Sshd, serving, wait_until, why_unavailable
+
+PASSWORD = "swordfish"
 
 
 def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
-
-
-def wait_until(what: str, holds: Callable[[], bool]) -> None:
-    until_s = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < until_s, what
-        time.sleep(0.01)
 
 
 def listens(port: int) -> bool:
@@ -47,7 +41,7 @@ class Server:
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_until("the server listens", lambda: listens(self.port))
+        wait_until(lambda: listens(self.port), "the server listens")
 
     def stop(self) -> None:
         if self._process is not None:
@@ -61,10 +55,15 @@ def daemon(place: Place) -> Iterator[Server]:
     place.target.mkdir()
     port = free_port()
     root = "uid = 0\ngid = 0\n" if os.geteuid() == 0 else ""
+    secrets = place.base / "rsyncd.secrets"
+    secrets.write_text(f"somebody:{PASSWORD}\n")
+    secrets.chmod(0o600)
     conf = place.base / "rsyncd.conf"
     conf.write_text(
         f"address = 127.0.0.1\nport = {port}\nlog file = /dev/null\nsocket options = TCP_NODELAY\n"
         f"[mod]\npath = {place.target}\nread only = no\nuse chroot = {'yes' if root else 'no'}\nmunge symlinks = no\n{root}"
+        f"[closed]\npath = {place.target}\nread only = no\nuse chroot = no\nauth users = somebody\n"
+        f"secrets file = {secrets}\n{root}"
         f"[nodelete]\npath = {place.target}\nread only = no\nuse chroot = no\nrefuse options = delete\n{root}"
     )
     server = Server(["rsync", "--daemon", "--no-detach", f"--config={conf}"], port)
@@ -120,42 +119,33 @@ def test_a_module_without_deletion_works_where_none_is_asked_for(place: Place, d
     place.assert_equal()
 
 
+def test_a_daemon_that_wants_a_password(place: Place, daemon: Server) -> None:
+    (place.source / "f").write_text("x")
+    address = b"rsync://somebody@127.0.0.1:%d/closed" % daemon.port
+    right, wrong = place.base / "right", place.base / "wrong"
+    for path, text in ((right, f"{PASSWORD}\n"), (wrong, "something else\n")):
+        path.write_text(text)
+        path.chmod(0o600)
+    for password_file in (b"", os.fsencode(wrong)):
+        with pytest.raises(TargetAway, match=r"auth failed|password"):
+            run(place.engine(target=address, password_file=password_file).open())
+    engine = place.engine(target=address, password_file=os.fsencode(right))
+    assert_done(place.sync(engine, entry(b"f")))
+    place.assert_equal()
+
+
 @pytest.fixture
-def sshd(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"])
-    if program is None or shutil.which("ssh") is None:
-        pytest.skip("needs ssh and sshd")
-    if os.geteuid() == 0:
-        os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
-    keys = place.base / "keys"
-    keys.mkdir(mode=0o700)
-    for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", keys / name], check=True)
-    shutil.copy(keys / "user.pub", keys / "authorized")
-    port = free_port()
-    (keys / "sshd_config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {keys}/host\nAuthorizedKeysFile {keys}/authorized\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nPidFile none\n"
-    )
-    (keys / "ssh_config").write_text(
-        f"Host there\nHostName 127.0.0.1\nPort {port}\nUser {getpass.getuser()}\nIdentityFile {keys}/user\n"
-        f"IdentitiesOnly yes\nUserKnownHostsFile {keys}/known\nStrictHostKeyChecking accept-new\nLogLevel ERROR\n"
-        "KexAlgorithms curve25519-sha256\n"
-    )
-    # The engine runs plain ``ssh``; this one reads our configuration instead of the user's.
-    programs = place.base / "bin"
-    programs.mkdir()
-    (programs / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {keys}/ssh_config "$@"\n')
-    (programs / "ssh").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sshd]:
+    if (missing := why_unavailable()) is not None:
+        pytest.skip(missing)
     monkeypatch.delenv("RSYNC_RSH", raising=False)
-    server = Server([program, "-D", "-f", str(keys / "sshd_config"), "-E", str(keys / "log")], port)
-    server.start()
-    yield server
-    server.stop()
+    with serving(tmp_path / "sshd") as server:
+        # The engine runs plain ``ssh``; this one reads the server's configuration instead of the user's.
+        monkeypatch.setenv("PATH", f"{server.programs}:{os.environ['PATH']}")
+        yield server
 
 
-def test_ssh_is_brought_in_step_over_one_connection(place: Place, sshd: Server, tmp_path: Path) -> None:
+def test_ssh_is_brought_in_step_over_one_connection(place: Place, sshd: Sshd) -> None:
     (place.source / "d").mkdir()
     for i in range(12):
         (place.source / f"d/{i}").write_text(str(i))
@@ -168,7 +158,8 @@ def test_ssh_is_brought_in_step_over_one_connection(place: Place, sshd: Server, 
         (place.source / "d/0").unlink()
         (place.source / "d/1").write_text("new")
         outcomes += await asyncio.gather(*(engine.sync(batch(entry(b"d/%d" % i))) for i in range(4)))
-        socket_directory = engine._control
+        assert engine._master is not None
+        socket_directory = engine._master._directory
         assert socket_directory is not None
         assert os.stat(socket_directory).st_mode & 0o7777 == 0o700
         assert b"s" in os.listdir(socket_directory)
@@ -180,17 +171,17 @@ def test_ssh_is_brought_in_step_over_one_connection(place: Place, sshd: Server, 
     for outcome in run(work()):
         assert_done(outcome)
     place.assert_equal()
-    assert (tmp_path / "keys/log").read_text().count("Accepted publickey") == 1
+    assert sshd.logins() == 1
 
 
-def test_an_odd_remote_path_is_not_read_by_a_shell(place: Place, sshd: Server) -> None:
+def test_an_odd_remote_path_is_not_read_by_a_shell(place: Place, sshd: Sshd) -> None:
     place.target = place.base / "t $(touch pwned) '*"
     (place.source / "f").write_text("x")
     assert_done(place.sync(place.engine(target=b"there:" + os.fsencode(place.target)), entry(b"f")))
     place.assert_equal()
 
 
-def test_ssh_that_is_down_is_away_and_works_again(place: Place, sshd: Server) -> None:
+def test_ssh_that_is_down_is_away_and_works_again(place: Place, sshd: Sshd) -> None:
     (place.source / "f").write_text("x")
     engine = place.engine(target=b"there:" + os.fsencode(place.target))
     sshd.stop()
@@ -201,13 +192,13 @@ def test_ssh_that_is_down_is_away_and_works_again(place: Place, sshd: Server) ->
     place.assert_equal()
 
 
-def test_no_rsync_over_there_is_away(place: Place, sshd: Server) -> None:
+def test_no_rsync_over_there_is_away(place: Place, sshd: Sshd) -> None:
     engine = place.engine(target=b"there:" + os.fsencode(place.target), extra_args=[b"--rsync-path=/no/such"])
     with pytest.raises(TargetAway):
         place.sync(engine)
 
 
-def test_a_missing_directory_over_there_is_away(place: Place, sshd: Server) -> None:
+def test_a_missing_directory_over_there_is_away(place: Place, sshd: Sshd) -> None:
     (place.source / "f").write_text("x")
     outcome = place.sync(place.engine(target=b"there:" + os.fsencode(place.base) + b"/no/where"), entry(b"f"))
     assert outcome.away is not None

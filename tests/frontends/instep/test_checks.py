@@ -79,8 +79,15 @@ CASES: dict[str, str] = {
     "quiet over hold": "mirror --quiet-time=30 src beside",
     "big quiet over hold": "mirror --big=1G --big-quiet-time=5m src beside",
     "big missing": "mirror --big-hold-time=5m src beside",
+    "bad limit": "mirror --max-delete=half src beside",
+    "bad state directory": "mirror --state-dir= src beside",
     "delete clash": "mirror --no-delete --delete-excluded src beside",
+    "limit of nothing": "mirror --no-delete --max-delete=5 src beside",
     "nothing to do": "mirror --once --initial-sync=none src beside",
+    "rounds that never come": "mirror --once --verify=every=1h src beside",
+    "rounds without a time": "mirror --verify=6h src beside",
+    "verify without a target": "verify src",
+    "verify with a mirror's option": "verify --once src beside",
     "poll clash": "mirror --monitor=inotify --poll-interval=3 src beside",
     "rsync argument": "mirror --rsync-arg=remote: src beside",
     "no such source": "mirror none beside",
@@ -177,7 +184,7 @@ def test_a_target_inside_is_let_through_where_the_rules_never_look(place: Path) 
 def test_no_rsync(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(spec(place / "src", "host:/x"))
     monkeypatch.setenv("PATH", str(place))
-    assert code_of(lambda: check(spec(place / "src", "host:/x"))) == "no-rsync"
+    assert code_of(lambda: check(spec(place / "src", "host::x"))) == "no-rsync"
     check(spec(place / "src", place / "beside"))
 
 

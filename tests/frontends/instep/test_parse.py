@@ -16,10 +16,12 @@ from instep.frontends.instep.parse import Talk, mirror_spec, split, talk
 from instep.spec import (
     EngineName,
     InitialSync,
+    MaxDelete,
     MirrorSpec,
     MonitorName,
     Pace,
     Preserve,
+    Rounds,
     Rule,
     RuleSource,
     TargetSpec,
@@ -29,7 +31,8 @@ BASE = MirrorSpec(source=b"/s", targets=(TargetSpec(b"/t"),))
 
 
 def spec_of(*words: str) -> MirrorSpec:
-    return mirror_spec(split(words, options.MIRROR, "mirror"))
+    # The default of this one depends on who runs the tests.
+    return mirror_spec(split(("--state-dir=none", *words), options.MIRROR, "mirror"))
 
 
 def talk_of(*words: str) -> Talk:
@@ -73,11 +76,19 @@ GOLDEN: list[tuple[str, dict[str, object]]] = [
     ("--exclude --once", plain(include=False, text=b"--once", origin="--exclude")),
     ("--no-delete", {"delete": False}),
     ("--delete-excluded", {"delete_excluded": True}),
+    ("--max-delete 500", {"max_delete": MaxDelete(0, 500)}),
+    ("--max-delete=12.5%", {"max_delete": MaxDelete(12.5, 0)}),
+    ("--max-delete=10%,20", {"max_delete": MaxDelete(10, 20)}),
+    ("--max-delete=none", {"max_delete": MaxDelete(100, math.inf)}),
+    ("--max-delete=0", {"max_delete": MaxDelete(0, 0)}),
+    ("--force-delete", {"force_delete": True}),
+    ("--state-dir=/var/../x/y/", {"state_dir": b"/x/y", "state_needed": True}),
     ("-x", {"one_file_system": True}),
     ("--one-file-system", {"one_file_system": True}),
     ("-xn", {"one_file_system": True, "dry_run": True}),
     ("--initial-sync none", {"initial_sync": InitialSync.NONE}),
-    ("--initial-sync=full", {}),
+    ("--initial-sync=full", {"initial_sync": InitialSync.FULL}),
+    ("--initial-sync auto", {}),
     ("--once", {"once": True}),
     ("--dry-run", {"dry_run": True}),
     ("--monitor inotify", {"monitor": MonitorName.INOTIFY}),
@@ -93,7 +104,10 @@ GOLDEN: list[tuple[str, dict[str, object]]] = [
     ("--bwlimit 2MB", {"bandwidth_bytes_per_s": 2_000_000}),
     ("--bwlimit 0", {"bandwidth_bytes_per_s": math.inf}),
     ("--rsync-arg=--compress --rsync-arg -4", {"rsync_args": (b"--compress", b"-4")}),
+    ("--ssh=ssh#-p#2222#-i#'/k#1'", {"ssh": (b"ssh", b"-p", b"2222", b"-i", b"/k 1")}),
+    ("--password-file /etc/secret", {"password_file": b"/etc/secret"}),
     ("--workers 8", {"workers": 8}),
+    ("--verify every=6h,checksum", {"verify": Rounds(21600.0, checksum=True)}),
     ("-vq --log-format json --progress never", {}),
 ]  # fmt: skip
 
@@ -206,7 +220,8 @@ def test_prefixes_are_not_accepted(option: str) -> None:
     "words",
     ["--quiet-time=-1", "--quiet-time=x", "--quiet-time=", "--quiet-time=1d", "--quiet-time=nan", "--hold-time=1e9",
      "--hold-time=inf", "--big=0", "--big=1X", "--big=-5", "--big=1.2.3", "--big=0.1", "--bwlimit=1b", "--workers=0",
-     "--workers=257", "--workers=1.5", "--workers=\u0663", "--engine=foo", "--monitor=INOTIFY", "--once=1", "--exclude=", "--poll-interval=0"],
+     "--workers=257", "--workers=1.5", "--workers=\u0663", "--engine=foo", "--monitor=INOTIFY", "--once=1", "--exclude=", "--poll-interval=0",
+     "--max-delete=", "--max-delete=101%", "--max-delete=-1", "--max-delete=5,6", "--max-delete=50%1000", "--state-dir="],
 )  # fmt: skip
 def test_bad_values_are_refused(words: str) -> None:
     with pytest.raises(UsageError) as caught:
@@ -225,8 +240,26 @@ def test_values_have_the_types_of_their_fields() -> None:
 
 def test_every_field_of_a_specification_can_be_set() -> None:
     lands = {option.lands for option in options.MIRROR}
-    given_otherwise = {"source", "targets", "pace", "preserve", "rule_sources"}
+    given_otherwise = {"source", "targets", "pace", "preserve", "rule_sources", "state_needed", "rsync_program"}
     for each in fields(MirrorSpec):
         assert each.name in lands | given_otherwise
     assert {f"pace.{each.name}" for each in fields(Pace)} <= lands
     assert {f"preserve.{each.name}" for each in fields(Preserve)} - lands == {"preserve.sparse"}
+
+
+def test_where_state_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def place(*words: str) -> tuple[bytes, bool]:
+        spec = mirror_spec(split((*words, "/s", "/t"), options.MIRROR, "mirror"))
+        return spec.state_dir, spec.state_needed
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert place() == place("--state-dir=auto") == (b"/var/lib/instep", False)
+    assert place("--state-dir=none") == (b"", False)
+    assert place("--state-dir=./auto") == (os.fsencode(os.path.abspath("auto")), True)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("HOME", "/home/u")
+    for value, expected in (("/x/state", b"/x/state/instep"), ("state", b"/home/u/.local/state/instep")):
+        monkeypatch.setenv("XDG_STATE_HOME", value)
+        assert place() == (expected, False)
+    monkeypatch.delenv("XDG_STATE_HOME")
+    assert place() == (b"/home/u/.local/state/instep", False)

@@ -138,6 +138,10 @@ class Attributes:
             for name in ours
         )
 
+    def xattrs_of(self, path: str) -> dict[str, bytes]:
+        """The xattrs and ACLs of a name (through /proc/self/fd) that would be kept, with their values."""
+        return {name: os.getxattr(path, name, follow_symlinks=False) for name in self._listed(path)}
+
     def _owner(self, target: int, info: os.stat_result) -> bool:
         if self.is_root:
             os.fchown(target, info.st_uid, info.st_gid)

@@ -19,9 +19,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from instep.core.deletions import is_limited
 from instep.engines.native.content import SMALL_BYTES, Brake, Cancelled
 from instep.engines.native.links import Links, bring_linked, seek
 from instep.engines.native.moves import move
+from instep.engines.native.pruning import delete_now, judge, without_repeats
 from instep.engines.native.session import Session, Settings
 from instep.engines.native.small import express
 from instep.engines.native.stretch import Stretch
@@ -29,9 +31,23 @@ from instep.engines.native.tally import LinkedName, Tally
 from instep.engines.native.tree import count_entries, level
 from instep.engines.native.worker import BRING, WALK, settings_as_tuple
 from instep.errors import TargetAway, TargetError
+from instep.linux.libc import sync_file_system
 from instep.linux.openat import DIRECTORY
 from instep.logs import fields
-from instep.model import ROOT, Batch, Change, Failure, Outcome, Postponed, Progress, RelPath, Scope
+from instep.model import (
+    ROOT,
+    Batch,
+    Change,
+    Deletions,
+    Failure,
+    Landmarks,
+    Outcome,
+    Postponed,
+    Progress,
+    RelPath,
+    Scope,
+)
+from instep.spec import MaxDelete
 from instep.workers import Pool, Values, WorkerDied
 
 log = logging.getLogger(__name__)
@@ -64,6 +80,7 @@ class NativeEngine:
         *,
         source_fd: int,
         settings: Settings,
+        max_delete: MaxDelete,
         big_wait_s: Callable[[int, Change, float], float],
         workers: int = 2,
     ) -> None:
@@ -85,6 +102,7 @@ class NativeEngine:
         wanted = preserve.owner and preserve.mode and preserve.times
         self._may_express = wanted and settings.inplace_bytes >= SMALL_BYTES
         self._big_wait_s = big_wait_s
+        self._max_delete = max_delete
         self._links = Links()
         self._seek_again_s = 0.0
         self._owed: list[tuple[bytes, bool, bool]] = []  # directories made in sync_now that sync has to fill
@@ -158,7 +176,7 @@ class NativeEngine:
             return outcome, ()
         if len(changes) == 1 and self._may_express and not batch.moves:
             change = changes[0]
-            if change.scope is Scope.ENTRY and change.content and change.path:
+            if change.scope is Scope.ENTRY and change.content and change.path and change.path not in self._links.paths:
                 count = express(session, change.path)
                 if count >= 0:
                     outcome.files = outcome.entries = 1
@@ -167,7 +185,8 @@ class NativeEngine:
                     self.progress.bytes_copied += count
                     return outcome, ()
         until_s = time.monotonic() + NOW_S
-        stretch = Stretch(session)
+        limited = self._is_limited(batch)
+        stretch = Stretch(session, holds=limited or batch.deletions is Deletions.HELD)
         tally = stretch.tally
         left: list[Change] = []
         done = 0
@@ -176,35 +195,65 @@ class NativeEngine:
                 done += 1
                 moved = bool(batch.moves) and self._moved(session, stretch, batch, change)
                 if moved and change.scope is Scope.TREE:
-                    stretch.bring(change.path, Scope.ENTRY, content=False)
+                    stretch.bring(change.path, self._scope_of_moved(), content=False)
                 else:
                     stretch.bring(change.path, change.scope, content=change.content and not moved)
                 if tally.levels:
                     if len(tally.levels) > 1 or not self._walk_now(session, tally):
                         left.append(change)
-                        if change.scope is not Scope.TREE:
-                            # By then they are no news any more: the change alone would not look into them.
-                            self._owed += [(path, content, False) for path, content, _ in tally.levels]
+                        # By then they are no news any more: the change alone might not look into them.
+                        self._owed += [
+                            (path, content, False)
+                            for path, content, _ in tally.levels
+                            if change.scope is not Scope.TREE or path != change.path
+                        ]
                         tally.levels = []
                 elif tally.large:
                     left.append(change)
                     tally.large = []
+                if tally.extra:
+                    if (
+                        limited
+                        and change not in left
+                        and not delete_now(session, tally, self._max_delete, most=NOW_ENTRIES, content=change.content)
+                    ):
+                        left.append(change)
+                        tally.full, tally.failures, tally.racy, tally.linked = "", [], [], []  # Found again.
+                    tally.extra = []
                 if time.monotonic() > until_s or tally.bytes_copied > NOW_BYTES:
                     break
         finally:
             stretch.finish()
         left += changes[done:]
-        if tally.linked:
+        if self._links.paths:
+            self._links.review(self._source, changes[:done])
+        if tally.linked or self._links.has_parted:
             self._note_links(tally)
             linked, tally.linked = tally.linked, []
             known: list[LinkedName] = []
+            free = self._links.joining.acquire(blocking=False)
             for item in linked:
-                dirty = next((change for change in changes if change.path == item[0]), None)
-                if dirty is not None and self._lacks_names(item):
-                    left.append(dirty)  # Its other names have to be looked for, and that takes a while.
-                else:
+                if free and not self._lacks_names(item):
                     known.append(item)
-            tally.add(self._bring_links(session, known))
+                    continue
+                # Its other names have to be looked for, or a thread is at work on such files: that takes a while.
+                dirty = next((change for change in changes if change.path == item[0]), None)
+                if dirty is None:
+                    outcome.postponed.append(Postponed(Change(RelPath(item[0]), content=item[4]), 0.0))
+                elif dirty not in left:
+                    left.append(dirty)
+            if not free and not left:
+                left.append(changes[0])  # At least somebody has to come again for what a name was lost of.
+            if free:
+                try:
+                    tally.add(self._bring_links(session, known))
+                finally:
+                    self._links.joining.release()
+            if tally.levels:
+                # A directory that one of the names is in was found missing at the target: it has to be filled.
+                self._owed += [(path, content, False) for path, content, _ in tally.levels]
+                tally.levels = []
+                left += [change for change in changes if change not in left][:1]
         self._count(tally)
         self._into(outcome, tally, {change.path: change for change in changes} if tally.failures or tally.racy else {})
         return outcome, left
@@ -221,12 +270,14 @@ class NativeEngine:
         assert pool is not None
         by_path = {change.path: change for change in batch.changes}
         total = Tally()
-        stretch = Stretch(session)
+        limited = self._is_limited(batch)
+        holds = limited or batch.deletions is Deletions.HELD
+        stretch = Stretch(session, holds=holds)
         rest: list[Change] = []
         try:
             for change in batch.changes:
                 if self._moved(session, stretch, batch, change):
-                    stretch.bring(change.path, Scope.ENTRY, content=False)
+                    stretch.bring(change.path, self._scope_of_moved(), content=False)
                 else:
                     rest.append(change)
         finally:
@@ -235,10 +286,23 @@ class NativeEngine:
         total.levels += owed
         done = False
         try:
-            await self._in_workers(pool, rest, total)
+            await self._in_workers(pool, rest, total, holds=holds)
+            if limited and total.extra:
+                full, content = total.full, by_path[ROOT].content
+                jobs, held = await judge(pool, total, self._max_delete, content=content)
+                outcome.held = held
+                await self._in_workers(pool, (), total, holds=False, more=jobs)
+                without_repeats(total)
+                if full and held is None:
+                    # There is room now: what did not fit gets another try, and most of what is said of it is void.
+                    total.full, total.failures, total.racy, total.large, total.linked = "", [], [], [], []
+                    await self._in_workers(pool, rest, total, holds=False)
             await self._in_threads(batch, session, total, by_path, outcome)
             if total.levels:
-                await self._in_workers(pool, (), total)  # directories that a thread found missing at the target
+                # Directories that a thread found missing at the target; what in them is for threads comes next.
+                await self._in_workers(pool, (), total, holds=holds)
+                found = [path for path, _ in total.large] + [path for path, *_ in total.linked]
+                outcome.postponed += [Postponed(Change(RelPath(path)), 0.0) for path in found]
             done = not total.full
         except WorkerDied as error:
             # A directory may have been made and not filled: only a TREE is sure to look into it.
@@ -254,24 +318,39 @@ class NativeEngine:
         self._into(outcome, total, by_path)
         return outcome
 
+    async def landmarks(self) -> Landmarks | None:
+        """The inode and file system of the root, and its names."""
+        try:
+            volume, info = os.fstatvfs(self._target), os.fstat(self._target)
+            names = frozenset(map(os.fsencode, os.listdir(self._target)))
+        except OSError:
+            return None
+        return Landmarks(b"%x:%x" % (volume.f_fsid, info.st_ino), names)
+
+    def flush(self) -> None:
+        """Sync the target's file system; may take as long as its disk."""
+        sync_file_system(self._target)
+
     async def close(self) -> None:
         """Stop copies and workers, let go of the target."""
         await self._shut()
 
     # -- bulk ---------------------------------------------------------------------------------------------------
 
-    async def _in_workers(self, pool: Pool, changes: Sequence[Change], total: Tally) -> None:
+    async def _in_workers(
+        self, pool: Pool, changes: Sequence[Change], total: Tally, *, holds: bool, more: Sequence[Values] = ()
+    ) -> None:
         """Hand out paths in runs of neighbours, and directories as they are found, to whoever is free."""
         items: list[tuple[bytes, int, bool]] = sorted(
             (change.path, int(change.scope), change.content) for change in changes
         )
-        jobs: list[Values] = []
+        jobs = list(more)
         trees = [item for item in items if item[1] == Scope.TREE]
         if len(items) == 1 and trees and not trees[0][0]:
-            jobs.append((WALK, [(b"", trees[0][2], False)], 64))
+            jobs.append((WALK, [(b"", trees[0][2], False)], 64, holds))
         else:
             share = max(16, min(JOB_PATHS, -(-len(items) // pool.size)))
-            jobs += [(BRING, items[at : at + share], JOB_ENTRIES) for at in range(0, len(items), share)]
+            jobs += [(BRING, items[at : at + share], JOB_ENTRIES, holds) for at in range(0, len(items), share)]
         levels, total.levels = total.levels, []
         running: set[asyncio.Task[Values]] = set()
         done: set[asyncio.Task[Values]] = set()
@@ -287,6 +366,7 @@ class NativeEngine:
                             WALK,
                             [(path, int(content), fresh) for path, content, fresh in levels[-share:]],
                             JOB_ENTRIES if len(levels) > 8 else 256,
+                            holds,
                         )
                         del levels[-share:]
                     running.add(asyncio.create_task(pool.run(job)))
@@ -303,6 +383,11 @@ class NativeEngine:
                 task.cancel()
             await asyncio.gather(*running, *done, return_exceptions=True)
 
+    def _is_limited(self, batch: Batch) -> bool:
+        """Whether deletions have to be counted before any of them is made."""
+        settings = self._settings
+        return settings.delete and not settings.dry_run and is_limited(batch, self._max_delete)
+
     async def _in_threads(
         self, batch: Batch, session: Session, total: Tally, by_path: dict[RelPath, Change], outcome: Outcome
     ) -> None:
@@ -313,7 +398,7 @@ class NativeEngine:
         large, total.large = total.large, []
         linked, total.linked = total.linked, []
         whole = ROOT in by_path and by_path[ROOT].scope is Scope.TREE
-        if not large and not linked:
+        if not large and not linked and not self._links.paths:
             return
         if self._threads is None:
             self._threads = ThreadPoolExecutor(LARGE_AT_ONCE, "instep-large")
@@ -332,8 +417,9 @@ class NativeEngine:
                 continue
             places -= 1
             tasks.append(loop.run_in_executor(self._threads, self._bring_large, path))
-        if linked:
-            tasks.append(loop.run_in_executor(self._threads, self._seek_and_link, session, linked, whole))
+        if linked or self._links.paths:
+            about = batch.changes
+            tasks.append(loop.run_in_executor(self._threads, self._seek_and_link, session, linked, about, whole))
         for tally in await asyncio.gather(*tasks):
             self._count(tally)
             total.add(tally)
@@ -348,23 +434,31 @@ class NativeEngine:
             stretch.tally.failures.append((path, "the copy was interrupted", False))
         return stretch.finish()
 
-    def _seek_and_link(self, session: Session, linked: list[LinkedName], whole: bool) -> Tally:  # noqa: FBT001
+    def _seek_and_link(
+        self,
+        session: Session,
+        linked: list[LinkedName],
+        changes: Sequence[Change],
+        whole: bool,  # noqa: FBT001
+    ) -> Tally:
         """Bring over files with several names, first looking for names that no report has told of."""
         links = self._links
+        links.review(self._source, changes)
         wanted = {(item[1], item[2]): item[3] for item in linked if self._lacks_names(item)}
         if wanted and not whole:
-            since_s = time.monotonic()
+            since_s, moves = time.monotonic(), links.moves
             if since_s >= self._seek_again_s:
-                for path, inode in seek(self._source, set(wanted)):
+                for path, inode in seek(session, set(wanted)):
                     links.note(path, inode)
                 now_s = time.monotonic()
                 self._seek_again_s = now_s + SEEK_PAUSE * (now_s - since_s)
-                whole = True
+                whole = links.moves == moves  # What was moved meanwhile may have been missed.
         if session.brake is None:
             session = Session(self._source, self._target, self._settings)
             session.brake = self._brake
         try:
-            tally = self._bring_links(session, linked)
+            with links.joining:
+                tally = self._bring_links(session, linked)
         except Cancelled:
             tally = Tally(failures=[(path, "the copy was interrupted", False) for path, *_ in linked])
         if whole:
@@ -382,12 +476,18 @@ class NativeEngine:
         return self._links.lacks((device, number), count)
 
     def _bring_links(self, session: Session, linked: Sequence[LinkedName]) -> Tally:
-        groups: dict[tuple[int, int], bool] = {}
+        groups = dict.fromkeys(self._links.take_parted(), True)
         for _, device, inode, _, content in linked:
             groups[device, inode] = groups.get((device, inode), False) or content
         total = Tally()
-        for key, content in groups.items():
-            total.add(bring_linked(session, self._links, key, content=content))
+        try:
+            for key, content in groups.items():
+                total.add(bring_linked(session, self._links, key, content=content))
+        except Cancelled:
+            self._links.part(groups)
+            raise
+        if total.full:
+            self._links.part(groups)
         return total
 
     # -- small things -------------------------------------------------------------------------------------------
@@ -400,6 +500,10 @@ class NativeEngine:
         if moved and len(self._links):
             self._links.moved(old, change.path)
         return moved
+
+    def _scope_of_moved(self) -> Scope:
+        """What is left to do for a directory that was renamed: it may hold a name that a search has missed."""
+        return Scope.TREE if self._links.misses_some else Scope.ENTRY
 
     def _walk_now(self, session: Session, tally: Tally) -> bool:
         """Look into a small new directory at once; False when there is more to it."""

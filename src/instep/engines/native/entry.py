@@ -130,6 +130,9 @@ def reconcile(
             tally.entries += 1
             return Brought.NEW_DIRECTORY
         return Brought.DIRECTORY
+    if leave and ours.st_nlink > 1 and not stat.S_ISLNK(mode) and session.settings.preserve.hard_links:
+        tally.linked.append((path, ours.st_dev, ours.st_ino, ours.st_nlink, True))
+        return Brought.LEFT
     return _special(session, source, target, path, name, ours, theirs, what, tally)
 
 

@@ -11,13 +11,14 @@ import errno
 import os
 import stat
 import threading
+from collections.abc import Collection, Iterable
 
 from instep.engines.native.entry import failed
 from instep.engines.native.session import Session, join
 from instep.engines.native.stretch import Stretch
 from instep.engines.native.tally import Tally
 from instep.linux.openat import open_directory
-from instep.model import Scope
+from instep.model import ROOT, Change, Scope
 
 Inode = tuple[int, int]
 
@@ -28,33 +29,67 @@ class Links:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._names: dict[Inode, set[bytes]] = {}
-        self._inodes: dict[bytes, Inode] = {}
+        self.paths: dict[bytes, Inode] = {}
+        """The known names."""
+        self._parted: set[Inode] = set()  # lost a name, through which they may have been written just before
         self._outside: dict[Inode, int] = {}  # looked for all over the source in vain, when it had so many names
+        self.joining = threading.Lock()
+        """Held while names are made one file: two at work would each join them to what the other replaces."""
+        self.moves = 0
+        """How many renames were noted: a search that one of them crossed may have missed a name."""
 
     def __len__(self) -> int:
-        return len(self._inodes)
+        return len(self.paths)
 
     def note(self, path: bytes, inode: Inode) -> None:
         """This name is one of this inode's."""
         with self._lock:
-            known = self._inodes.get(path)
+            known = self.paths.get(path)
             if known == inode:
                 return
             if known is not None:
                 self.forget(path)
-            self._inodes[path] = inode
+            self.paths[path] = inode
             self._names.setdefault(inode, set()).add(path)
 
     def forget(self, path: bytes) -> None:
-        """This name is none of a multiply linked file any more."""
+        """This name is none of this file's any more; the others have to be compared (``take_parted``)."""
         with self._lock:
-            inode = self._inodes.pop(path, None)
-            if inode is not None:
-                names = self._names[inode]
-                names.discard(path)
-                if not names:
-                    del self._names[inode]
-                    self._outside.pop(inode, None)
+            inode = self._drop(path)
+            if inode is not None and inode in self._names:
+                self._parted.add(inode)
+
+    def review(self, source: int, changes: Iterable[Change]) -> None:
+        """Look again at the known names that these changes are about, and forget those that are gone, or another file.
+
+        What is written through a name is reported under that alone, and when the name goes at once, nothing is left
+        of the report but that it is gone. A comparison of the whole tree finds such a file by itself.
+        """
+        tops = {change.path for change in changes if change.scope is not Scope.ENTRY}
+        if ROOT in tops:
+            return
+        with self._lock:
+            names = {change.path for change in changes if change.path in self.paths}
+            doubtful = [(path, inode) for path, inode in self.paths.items() if path in names or _below(path, tops)]
+        for path, inode in doubtful:
+            if not _is(source, path, inode):
+                self.forget(path)
+
+    def part(self, inodes: Iterable[Inode]) -> None:
+        """What was taken was not done."""
+        with self._lock:
+            self._parted.update(inodes)
+
+    def take_parted(self) -> set[Inode]:
+        """The files that lost a name since this was last asked: their content is in doubt."""
+        with self._lock:
+            parted, self._parted = self._parted, set()
+        return parted
+
+    @property
+    def has_parted(self) -> bool:
+        """Whether ``take_parted`` has any."""
+        return bool(self._parted)
 
     def drop_stale(self, source: int, inode: Inode) -> None:
         """Look at each of its names again, and forget those that are something else, or gone."""
@@ -71,6 +106,11 @@ class Links:
         if len(self._names.get(inode, ())) < count:
             self._outside[inode] = count
 
+    @property
+    def misses_some(self) -> bool:
+        """Whether a name was looked for in vain: it is outside, or in a directory that was moved meanwhile."""
+        return bool(self._outside)
+
     def names(self, inode: Inode) -> list[bytes]:
         """The names seen so far, in a stable order."""
         with self._lock:
@@ -80,16 +120,36 @@ class Links:
         """A name or directory was renamed in the source."""
         below = old + b"/"
         with self._lock:
-            moved = [item for item in self._inodes.items() if item[0] == old or item[0].startswith(below)]
+            self.moves += 1
+            moved = [item for item in self.paths.items() if item[0] == old or item[0].startswith(below)]
             for path, inode in moved:
-                self.forget(path)
+                self._drop(path)
                 self.note(new + path[len(old) :], inode)
 
+    def _drop(self, path: bytes) -> Inode | None:
+        inode = self.paths.pop(path, None)
+        if inode is not None:
+            names = self._names[inode]
+            names.discard(path)
+            self._outside.pop(inode, None)  # By now it may be another file's number.
+            if not names:
+                del self._names[inode]
+        return inode
 
-def seek(source: int, wanted: set[Inode]) -> list[tuple[bytes, Inode]]:
-    """All names of these inodes below the source; reads every directory (8 us each), so it belongs in a thread.
 
-    A file that gets a second name is reported under the new one only; the first, never written since, is found here.
+def _below(path: bytes, tops: Collection[bytes]) -> bool:
+    while path and tops:
+        path = path.rpartition(b"/")[0]
+        if path in tops:
+            return True
+    return False
+
+
+def seek(session: Session, wanted: set[Inode]) -> list[tuple[bytes, Inode]]:
+    """All names of these inodes below the source that the filter lets through.
+
+    Reads every directory (8 us each), so it belongs in a thread. A file that gets a second name is reported under the
+    new one only; the first, never written since, is found here.
     """
     numbers = {inode for _, inode in wanted}
     found: list[tuple[bytes, Inode]] = []
@@ -97,15 +157,18 @@ def seek(source: int, wanted: set[Inode]) -> list[tuple[bytes, Inode]]:
     while todo:
         path = todo.pop()
         try:
-            fd = open_directory(source, path)
+            fd = open_directory(session.source, path)
         except OSError:
             continue  # Gone or unreadable: what is there cannot be brought over anyway.
         try:
             with os.scandir(fd) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        todo.append(join(path, entry.name))
+                        if session.filters_nothing or not session.excludes(path, os.fsencode(entry.name), is_dir=True):
+                            todo.append(join(path, entry.name))
                     elif entry.inode() in numbers:
+                        if session.excludes(path, os.fsencode(entry.name), is_dir=False):
+                            continue
                         with contextlib.suppress(FileNotFoundError):
                             info = entry.stat(follow_symlinks=False)
                             if (info.st_dev, info.st_ino) in wanted:
@@ -134,7 +197,11 @@ def bring_linked(session: Session, links: Links, inode: Inode, *, content: bool)
         leader = next((path for path in names if _look(stretch, path) is not None), names[0])
         stretch.bring(leader, Scope.ENTRY, content=content, leave=False)
         leading = _look(stretch, leader)
-        if stretch.tally.failures or (leading is None and not session.settings.dry_run):
+        if stretch.tally.failures:
+            return stretch.finish()
+        if leading is None and not session.settings.dry_run:
+            if not stretch.tally.levels:  # It went just now; else its directory comes whole, and its name with it.
+                stretch.tally.racy += names
             return stretch.finish()
         for path in names:
             if path != leader:
@@ -159,7 +226,7 @@ def _is(source: int, path: bytes, inode: Inode) -> bool:
                 os.close(fd)
     except OSError:
         return False
-    return stat.S_ISREG(info.st_mode) and (info.st_dev, info.st_ino) == inode
+    return (info.st_dev, info.st_ino) == inode and not (stat.S_ISDIR(info.st_mode) or stat.S_ISLNK(info.st_mode))
 
 
 def _look(stretch: Stretch, path: bytes) -> os.stat_result | None:

@@ -21,10 +21,11 @@ class Stretch:
     Directories that have to be looked into are left in ``tally.levels`` for ``tree.walk``.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, holds: bool = False) -> None:
+        """``holds``: note deletions that nobody reported, instead of making them (``Tally.holds``)."""
         self.session = session
         self.directories = session.directories()
-        self.tally = Tally()
+        self.tally = Tally(holds=holds)
         self._touched: dict[bytes, None] = {}
         self._opened_up: dict[bytes, int] = {}
 

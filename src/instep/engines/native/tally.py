@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from instep.engines.native.extra import Extra
+
 LinkedName = tuple[bytes, int, int, int, bool]
 """(path, device, inode, number of names, whether the content may have been touched)"""
 
@@ -33,6 +35,11 @@ class Tally:
     """Directories still to be walked: (path, content, fresh)."""
     planned: list[str] = field(default_factory=list)
     """Dry run: what would have been done."""
+    present: int = 0
+    """Names found in the target's directories."""
+    holds: bool = False
+    """Names that the source lacks are not deleted, but noted in ``extra``."""
+    extra: list[Extra] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
         """Fold in another one."""
@@ -49,6 +56,8 @@ class Tally:
         self.racy += other.racy
         self.levels += other.levels
         self.planned += other.planned
+        self.present += other.present
+        self.extra += other.extra
 
     def as_tuple(self) -> tuple[Any, ...]:
         """Plain values for marshal."""

@@ -15,12 +15,13 @@ from collections.abc import Iterable
 
 from instep.core.reconcile import Step, step
 from instep.engines.native.entry import RACED, Brought, bring, failed, reconcile
+from instep.engines.native.extra import EXAMPLES
 from instep.engines.native.fresh import Filler, Hidden
 from instep.engines.native.remove import remove
 from instep.engines.native.session import Session, join, reason_of
 from instep.engines.native.tally import Tally
 from instep.linux.openat import open_directory
-from instep.model import TEMPORARY_PREFIX
+from instep.model import TEMPORARY_PREFIX, is_temporary
 
 _TEMPORARY = os.fsdecode(TEMPORARY_PREFIX)
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -37,7 +38,7 @@ def walk(
             target's directory was made just now, so there is nothing to compare with.
         tally: Takes counts, failures and leftovers.
         entries_max: Stop between two directories once so many entries were looked at.
-        deep: Also walk the subdirectories found.
+        deep: Also walk the subdirectories found; else only those that the target did not have.
     """
     limit = tally.compared + entries_max
     while levels:
@@ -47,8 +48,7 @@ def walk(
             return
         path, content, fresh = levels.pop()
         found = level(session, path, tally, content=content, fresh=fresh)
-        if deep:
-            levels += found
+        levels += found if deep else [each for each in found if each[2]]
 
 
 def count_entries(session: Session, path: bytes, most: int) -> int:
@@ -143,6 +143,7 @@ def _level(
     if not fresh:
         with os.scandir(target) as entries:
             present = {entry.name: entry for entry in entries}
+        tally.present += len(present)
     if not attributes.is_root and not settings.dry_run and os.fstat(target).st_mode & 0o300 != 0o300:
         os.fchmod(target, 0o700)  # An ordinary user needs it open; the source's mode is set again below.
     look_at_xattrs = attributes.looks_at_xattrs
@@ -237,6 +238,9 @@ def _remove_extra(
     session: Session, target: int, path: bytes, present: dict[str, os.DirEntry[str]], tally: Tally
 ) -> None:
     settings = session.settings
+    others = 0
+    examples: list[bytes] = []
+    directories: list[bytes] = []
     for name, entry in present.items():
         encoded = os.fsencode(name)
         try:
@@ -244,8 +248,18 @@ def _remove_extra(
         except OSError:
             continue
         if not session.is_stale_temporary(encoded):
-            if not settings.delete:
+            if not settings.delete or is_temporary(encoded):  # Of another worker, at work on it now.
                 continue
             if session.excludes(path, encoded, is_dir=is_dir) and not settings.delete_excluded:
                 continue
+            if tally.holds:
+                if is_dir:
+                    directories.append(encoded)
+                else:
+                    others += 1
+                    if len(examples) < EXAMPLES:
+                        examples.append(encoded)
+                continue
         remove(session, target, join(path, encoded), name, tally, is_dir=is_dir)
+    if others or directories:
+        tally.extra.append((path, others, examples, directories))

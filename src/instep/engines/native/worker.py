@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 
+from instep.engines.native.extra import count_below
 from instep.engines.native.session import Session, Settings
 from instep.engines.native.stretch import Stretch
 from instep.engines.native.tally import Tally
@@ -15,9 +16,13 @@ from instep.spec import Preserve, Rule
 from instep.workers import Values, serve
 
 WALK = 0
-"""(WALK, target, [(path, content, fresh), …], entries_max)"""
+"""(WALK, [(path, content, fresh), …], entries_max, holds)"""
 BRING = 1
-"""(BRING, target, [(path, scope, content), …], entries_max)"""
+"""(BRING, [(path, scope, content), …], entries_max, holds)"""
+PRUNE = 2
+"""(PRUNE, [(path, content, fresh), …], 0, False): only these directories, and what the target did not have in them."""
+COUNT = 3
+"""(COUNT, [path, …], most, False): the names below these directories of the target, as ``present``."""
 
 
 def settings_as_tuple(settings: Settings) -> Values:
@@ -38,17 +43,24 @@ def settings_of(values: Values) -> Settings:
 
 def work(session: Session, job: Values) -> Tally:
     """Do one job."""
-    kind, items, entries_max = job
-    if kind == WALK:
-        tally = Tally()
-        walk(session, [(path, bool(content), fresh) for path, content, fresh in items], tally, entries_max=entries_max)
+    kind, items, most, holds = job
+    if kind == COUNT:
+        return Tally(present=count_below(session, items, most))
+    if kind != BRING:
+        tally = Tally(holds=holds)
+        levels = [(path, bool(content), fresh) for path, content, fresh in items]
+        if kind == WALK:
+            walk(session, levels, tally, entries_max=most)
+        else:
+            walk(session, levels, tally, entries_max=sys.maxsize, deep=False)
+            tally.compared = tally.directories = 0  # They were counted before.
         return tally
-    stretch = Stretch(session)
+    stretch = Stretch(session, holds=holds)
     for path, scope, content in items:
         stretch.bring(path, Scope(scope), content=content)
     tally = stretch.finish()
     levels, tally.levels = tally.levels, []
-    walk(session, levels, tally, entries_max=entries_max)
+    walk(session, levels, tally, entries_max=most)
     return tally
 
 

@@ -16,8 +16,10 @@ import enum
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from instep.core.filters import anchored, anchored_tree
+from instep.engines.ssh import place
 from instep.model import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 from instep.spec import Preserve, Rule
 
@@ -46,10 +48,19 @@ class Address:
     """``user@host`` for ssh."""
     path: bytes = b""
     """The directory on that side, without the trailing slash, as far as the address tells."""
+    port: int | None = None
+    """Of ssh, where the address names one."""
 
 
 def address(target: bytes) -> Address:
-    """Take a target apart by rsync's own rule: it is remote when a colon stands before the first slash."""
+    """Take a target apart by rsync's own rule: it is remote when a colon stands before the first slash.
+
+    ``ssh://host:port/path``, which rsync does not know, is put into its words.
+    """
+    if target.startswith(b"ssh://") and (url := place(target)) is not None:
+        user, at, host = url.host.rpartition(b"@")
+        named = user + at + (b"[%b]" % host if b":" in host else host)
+        return replace(address(b"%b:%b" % (named, url.path)), port=url.port)
     bare = target.rstrip(b"/")
     argument = bare + b"/"
     if target.startswith(b"rsync://"):
@@ -88,6 +99,14 @@ class Style:
     """Delete what the source does not have, in the directories that are listed with their contents."""
     root_only: bool = False
     """The list holds the root alone, and none of its names is meant."""
+    delete_only: bool = False
+    """Nothing is brought over; only what the source does not have is taken away."""
+    checksum: bool = False
+    """Contents are compared, not only size and time: both sides read every file."""
+    count: bool = False
+    """Say at the end how many names there were."""
+    limited: bool = False
+    """Delete nothing yet, but say how many names would be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +119,14 @@ class Settings:
     delete: bool = True
     delete_excluded: bool = False
     extra_args: tuple[bytes, ...] = ()
+    program: bytes = b"rsync"
     bandwidth_bytes_per_s: float = math.inf
     one_file_system: bool = False
     dry_run: bool = False
-    control_path: bytes | None = None
-    """The ssh master's socket, when ssh is ours to configure."""
+    shell: bytes | None = None
+    """rsync's remote shell, in its own quoting; None: whatever rsync takes by itself."""
+    password_file: bytes = b""
+    """For daemons; only its name is ever handed on."""
 
 
 def own_shell(extra_args: Sequence[bytes]) -> bool:
@@ -112,18 +134,12 @@ def own_shell(extra_args: Sequence[bytes]) -> bool:
     return any(a.startswith(b"--rsh") or (a.startswith(b"-e") and not a.startswith(b"--")) for a in extra_args)
 
 
-def ssh(control_path: bytes) -> list[bytes]:
-    """The ssh command that shares one connection among all runs."""
-    return [
-        *(b"ssh", b"-o", b"ControlPath=" + control_path.replace(b"%", b"%%")),
-        *(b"-o", b"ControlMaster=auto", b"-o", b"ControlPersist=600", b"-o", b"BatchMode=yes"),
-        *(b"-o", b"ServerAliveInterval=5", b"-o", b"ServerAliveCountMax=3", b"-o", b"ConnectTimeout=10"),
-    ]
-
-
-def end_master(control_path: bytes, host: bytes) -> list[bytes]:
-    """The command that ends the shared ssh connection."""
-    return [b"ssh", b"-o", b"ControlPath=" + control_path.replace(b"%", b"%%"), b"-O", b"exit", b"--", host]
+def shell(words: Sequence[bytes]) -> bytes:
+    """A command as rsync's ``-e`` takes it apart: at blanks outside quotes; a doubled quote inside them is one."""
+    return b" ".join(
+        b'"' + word.replace(b'"', b'""') + b'"' if not word or any(char in word for char in b" '\"") else word
+        for word in words
+    )
 
 
 def preserved(preserve: Preserve, abilities: Abilities) -> bytes:
@@ -159,7 +175,7 @@ def filters(rules: Sequence[Rule]) -> list[bytes]:
 
 
 def command(settings: Settings, abilities: Abilities, style: Style, *, compare_only: bool = False,
-            leave_out: Sequence[bytes] = ()) -> list[bytes]:  # fmt: skip
+            leave_out: Sequence[bytes] = (), only: Sequence[bytes] = ()) -> list[bytes]:  # fmt: skip
     """The whole command for one run; it is started in the source directory.
 
     Args:
@@ -168,13 +184,18 @@ def command(settings: Settings, abilities: Abilities, style: Style, *, compare_o
         style: how the names of this run are treated.
         compare_only: change nothing, print what still differs.
         leave_out: source paths that can not be read, neither to be sent nor deleted.
+        only: if there are any, the only paths that may be deleted.
     """
     at = settings.address
-    argv = [b"rsync", preserved(settings.preserve, abilities)]
+    argv = [settings.program, preserved(settings.preserve, abilities)]
     argv += [b"--recursive" if style.recurse else b"--no-recursive"]
     argv += [b"--from0", b"--files-from=-", b"--modify-window=-1", b"--numeric-ids", b"--8-bit-output", OUT_FORMAT]
     if style.ignore_times and not compare_only:
         argv.append(b"--ignore-times")
+    if style.checksum:
+        argv.append(b"--checksum")
+    if style.count or style.limited:
+        argv.append(b"--stats")
     if settings.delete:
         argv.append(b"--force")
         if abilities.missing_args:
@@ -183,21 +204,20 @@ def command(settings: Settings, abilities: Abilities, style: Style, *, compare_o
             argv.append(b"--delete")
             if settings.delete_excluded:
                 argv.append(b"--delete-excluded")
+            if style.limited and not compare_only:
+                argv.append(b"--max-delete=0")
+    if style.delete_only:
+        argv += [b"--existing", b"--ignore-existing"]
     if settings.one_file_system:
         argv.append(b"--one-file-system")
     if settings.dry_run or compare_only:
         argv.append(b"--dry-run")
     if not math.isinf(settings.bandwidth_bytes_per_s):
         argv.append(b"--bwlimit=%d" % max(1, round(settings.bandwidth_bytes_per_s / 1024)))
-    if at.reach is Reach.DAEMON:
-        argv += [b"--sockopts=TCP_NODELAY", b"--contimeout=10"]
-    if at.reach is not Reach.LOCAL:
-        argv.append(b"--timeout=60")
-    if at.reach is Reach.SSH:
-        if settings.control_path is not None:
-            argv += [b"-e", b" ".join(ssh(settings.control_path))]
-        if not _PLAIN_REMOTE_PATH.fullmatch(at.path):
-            argv.append(b"--protect-args")  # rsync before 3.2.4 lets the remote shell split and expand the path
+    argv += _transport(settings)
+    argv += [b"--filter=R " + pattern for path in only for pattern in (anchored(path), anchored_tree(path))]
+    if only:
+        argv.append(b"--filter=P *")
     argv += [b"--filter=- " + anchored(path) for path in leave_out]
     if style.root_only:
         argv.append(b"--filter=- *")
@@ -206,14 +226,26 @@ def command(settings: Settings, abilities: Abilities, style: Style, *, compare_o
     return [*argv, b"--", b"./", at.argument]
 
 
-_SPECIAL = re.compile(rb"[\[*?\\]")
+def listing(settings: Settings, nowhere: bytes) -> list[bytes]:
+    """The command that prints the names in the target's root; ``nowhere`` is an empty directory."""
+    argv = [settings.program, b"--dry-run", b"--links", b"--devices", b"--specials", b"--dirs", b"--ignore-times"]
+    argv += [b"--8-bit-output", OUT_FORMAT, *_transport(settings), *settings.extra_args]
+    return [*argv, b"--", settings.address.argument, nowhere]
 
 
-def anchored(path: bytes) -> bytes:
-    """A filter pattern that matches this very path of the source.
-
-    A backslash escapes only in patterns that hold one of ``*?[``; in others it is itself (exclude.c, rule_matches).
-    """
-    if not any(wild in path for wild in (b"*", b"?", b"[")):
-        return b"/" + path
-    return b"/" + _SPECIAL.sub(rb"\\\g<0>", path)
+def _transport(settings: Settings) -> list[bytes]:
+    """How to get to the target."""
+    at = settings.address
+    argv: list[bytes] = []
+    if at.reach is Reach.DAEMON:
+        argv += [b"--sockopts=TCP_NODELAY", b"--contimeout=10"]
+        if settings.password_file:
+            argv.append(b"--password-file=" + settings.password_file)
+    if at.reach is not Reach.LOCAL:
+        argv.append(b"--timeout=60")
+    if at.reach is Reach.SSH:
+        if settings.shell is not None:
+            argv += [b"-e", settings.shell]
+        if not _PLAIN_REMOTE_PATH.fullmatch(at.path):
+            argv.append(b"--protect-args")  # rsync before 3.2.4 lets the remote shell split and expand the path
+    return argv

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from instep.core.deletions import is_limited
 from instep.engines.rsync import process
 from instep.engines.rsync.command import (
     Abilities,
@@ -21,19 +21,24 @@ from instep.engines.rsync.command import (
     Style,
     address,
     command,
-    end_master,
+    listing,
     own_shell,
+    shell,
 )
 from instep.engines.rsync.gate import Gate
 from instep.engines.rsync.links import Inode, Links, linked_below
-from instep.engines.rsync.output import Item, complaints, item
+from instep.engines.rsync.master import Master
+from instep.engines.rsync.output import Complaint, Item, complaints, deletions_stopped, item, names_listed
 from instep.engines.rsync.plan import Run, plan
 from instep.engines.rsync.source import Big, Kind, Look, Seen, look
 from instep.engines.rsync.verdict import CANNOT_START, Verdict, blame, verdict
+from instep.engines.ssh import COMMAND
 from instep.errors import TargetAway, TargetError, ToolMissing
+from instep.linux.libc import sync_file_system
+from instep.linux.openat import DIRECTORY
 from instep.logs import fields
-from instep.model import ROOT, Batch, Change, Failure, Outcome, Progress, Scope
-from instep.spec import Preserve, Rule
+from instep.model import ROOT, Batch, Change, Deletions, Failure, Held, Landmarks, Outcome, Progress, RelPath, Scope
+from instep.spec import MaxDelete, Preserve, Rule
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +52,19 @@ INLINE_CHANGES = 200
 ASTERISK = 0x2A
 """Begins the line of a deleted name."""
 
+PLUS = 0x2B
+"""Follows the two letters of the kind in the line of a name that the target did not have."""
+
+EXAMPLES = 5
+"""So many of the names to be deleted are shown."""
+
 PROBE_HERE = b"instep-probe-here"
 PROBE_GONE = b"instep-probe-gone"
 
 
-def why_unavailable() -> str | None:
+def why_unavailable(program: bytes = b"rsync") -> str | None:
     """Why there can be no rsync engine here; None when there can."""
-    return None if shutil.which("rsync") else "there is no rsync in PATH"
+    return None if shutil.which(program) else f"there is no {os.fsdecode(program)} in PATH"
 
 
 class _Ended(NamedTuple):
@@ -61,6 +72,8 @@ class _Ended(NamedTuple):
     stderr: bytes
     skipped_deletes: bool
     """rsync met a read error in the source, and then deletes nothing any more."""
+    kept: int = 0
+    """Names that both sides had, as far as a limited run told."""
 
 
 class RsyncEngine:
@@ -79,9 +92,13 @@ class RsyncEngine:
         rules: Sequence[Rule],
         delete_excluded: bool,
         extra_args: Sequence[bytes],
+        program: bytes = b"rsync",
+        ssh: Sequence[bytes] = COMMAND,
+        password_file: bytes = b"",
         bandwidth_bytes_per_s: float,
         one_file_system: bool,
         dry_run: bool,
+        max_delete: MaxDelete,
         big: Big | None,
     ) -> None:
         self.parallel = PARALLEL
@@ -89,6 +106,7 @@ class RsyncEngine:
         self._source = source
         self._source_fd = source_fd
         self._big = big
+        self._max_delete = max_delete
         self._settings = Settings(
             address=address(target),
             preserve=preserve,
@@ -96,19 +114,31 @@ class RsyncEngine:
             delete=delete,
             delete_excluded=delete_excluded,
             extra_args=tuple(extra_args),
+            program=program,
+            password_file=password_file,
             bandwidth_bytes_per_s=bandwidth_bytes_per_s,
             one_file_system=one_file_system,
             dry_run=dry_run,
         )
         self._abilities = Abilities()
-        self._control: bytes | None = None
+        self._ssh = tuple(ssh)
+        self._master: Master | None = None
         self._target_id: tuple[int, int] | None = None
         self._was_open = False
         self._gate = Gate()
         self._links = Links()
+        self._unswept: set[bytes] = set()
+        """Directories in which a run that broke off may have left its temporary files."""
         self._roots = _spellings(source, self._address)
         if self._settings.bandwidth_bytes_per_s != float("inf"):
             self.parallel = 1  # The limit holds for one rsync; several would each take all of it.
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """What was to be kept, and is given up because the two rsyncs do not both know it; known once open."""
+        preserve, found = self._settings.preserve, self._abilities
+        given_up = (("ACLs", preserve.acls and not found.acls), ("xattrs", preserve.xattrs and not found.xattrs))
+        return tuple(name for name, lost in given_up if lost)
 
     @property
     def _address(self) -> Address:
@@ -123,18 +153,14 @@ class RsyncEngine:
             False when a local target is another directory than before; of a far one nothing is known: True.
         """
         known = True
-        if (missing := why_unavailable()) is not None:
+        if (missing := why_unavailable(self._settings.program)) is not None:
             raise ToolMissing("no-rsync", missing, fix="apt install rsync")
         if self._address.reach is Reach.LOCAL:
             before = self._target_id
             self._open_local(make=not self._was_open)
             known = before == self._target_id
         elif self._address.reach is Reach.SSH:
-            if shutil.which("ssh") is None:
-                raise ToolMissing("no-ssh", "there is no ssh in PATH", fix="apt install openssh-client")
-            if self._control is None and not own_shell(self._settings.extra_args) and b"RSYNC_RSH" not in os.environb:
-                self._control = _private_directory()
-                self._settings = replace(self._settings, control_path=self._control + b"/s")
+            await self._connect()
         self._abilities = Abilities()
         with tempfile.TemporaryDirectory(prefix="instep-probe-") as scratch:
             directory = os.fsencode(scratch)
@@ -143,6 +169,18 @@ class RsyncEngine:
                 pass
         self._was_open = True
         return known
+
+    async def _connect(self) -> None:
+        """Log in, unless the operator's own remote shell does that: then each rsync does it for itself."""
+        if own_shell(self._settings.extra_args) or (self._ssh == COMMAND and b"RSYNC_RSH" in os.environb):
+            return
+        if shutil.which(self._ssh[0]) is None:
+            missing = f"there is no {os.fsdecode(self._ssh[0])} in PATH"
+            raise ToolMissing("no-ssh", missing, fix="apt install openssh-client")
+        if self._master is None:
+            self._master = Master(self._ssh, self._address.host, self._address.port)
+        await self._master.open()
+        self._settings = replace(self._settings, shell=shell(self._master.client()))
 
     def prepare(self) -> None:
         """Nothing takes long to start."""
@@ -220,16 +258,29 @@ class RsyncEngine:
         """Look at the source, then run as few rsyncs as the batch allows."""
         if (trouble := self._trouble()) is not None:
             return Outcome(away=trouble)
-        looked = await self._look(batch)
+        if self._master is not None and not self._master.alive:
+            try:
+                await self._connect()
+            except (TargetAway, TargetError) as error:
+                return Outcome(away=str(error) if isinstance(error, TargetAway) else error.what)
+        unswept, self._unswept = self._unswept, set()
+        looked = await self._look(batch, unswept)
         together = await self._linked(looked)
         settings, abilities = self._settings, self._abilities
+        limited = self._is_limited(batch)
+        holds = batch.deletions is Deletions.HELD and not limited
         runs = plan(
             [*looked.seen, *together],
-            looked.crowds,
+            {} if holds else looked.crowds,  # Names are listed one by one: no other name in their directory may go.
             delete=settings.delete,
             missing_args=abilities.missing_args,
             filtered=bool(settings.rules),
         )
+        if limited:
+            runs = [run.styled(limited=True) for run in runs]
+        elif holds:
+            reported = [one.path for one in looked.seen if one.kind is Kind.GONE]
+            runs = [each for run in runs for each in run.sparing(reported)]
         outcome = Outcome(failures=looked.failures, postponed=looked.postponed)
         trees = [one.path for one in looked.seen if one.kind is Kind.DIRECTORY and one.change.scope is not Scope.ENTRY]
         learning = asyncio.create_task(self._learn(trees)) if trees else None
@@ -238,8 +289,15 @@ class RsyncEngine:
                 outcome.add(await self._carry_out(run))
                 if outcome.away or outcome.full:
                     break
+            if outcome.full and settings.delete:
+                gone = {one.path for one in looked.seen if one.kind is Kind.GONE}
+                await self._make_room(
+                    [run for run in runs if run.style.prune or not gone.isdisjoint(run.members)], outcome
+                )
         if not outcome.away and not outcome.full and settings.preserve.times and self._gate.empty:
             await self._mend_times()
+        if outcome.away:
+            self._unswept |= unswept
         if learning is not None:
             await learning
         return outcome
@@ -288,6 +346,20 @@ class RsyncEngine:
         for path, inode in await asyncio.to_thread(linked_below, self._source_fd, trees):
             self._links.note(path, inode)
 
+    async def _make_room(self, runs: Sequence[Run], outcome: Outcome) -> None:
+        """Take away what the source lost: rsync stops at the first file that does not fit, before it has come that far.
+
+        What does not succeed here, the next try at the whole batch finds again.
+        """
+        for run in runs:
+            if self._trouble() is None:
+                await self._rsync(run.styled(delete_only=True), outcome)
+
+    def _is_limited(self, batch: Batch) -> bool:
+        """Whether deletions have to be counted before any of them is made."""
+        settings = self._settings
+        return settings.delete and not settings.dry_run and is_limited(batch, self._max_delete)
+
     async def _mend_times(self) -> None:
         """Directories that several runs wrote to at once hold the times that the last of them read first."""
         directories = self._gate.take_shared()
@@ -298,11 +370,15 @@ class RsyncEngine:
             async with self._gate.enter(directories):
                 await self._rsync(run, Outcome())
 
-    async def _look(self, batch: Batch) -> Look:
+    async def _look(self, batch: Batch, unswept: Collection[bytes]) -> Look:
         big = None if batch.flushing else self._big
-        if len(batch.changes) <= INLINE_CHANGES:
-            return look(self._source_fd, batch.changes, big=big, now_s=batch.now_s)
-        return await asyncio.to_thread(look, self._source_fd, batch.changes, big=big, now_s=batch.now_s)
+        changes = batch.changes
+        if unswept and self._settings.delete:
+            sweep = (Change(RelPath(path), Scope.LIST, content=False, is_dir=True) for path in unswept)
+            changes = (*changes, *sweep)
+        if len(changes) <= INLINE_CHANGES:
+            return look(self._source_fd, changes, big=big, now_s=batch.now_s)
+        return await asyncio.to_thread(look, self._source_fd, changes, big=big, now_s=batch.now_s)
 
     def _trouble(self) -> str | None:
         """Why rsync must not be let loose: to it an empty mount point is a tree in which all was deleted."""
@@ -327,6 +403,9 @@ class RsyncEngine:
         outcome = Outcome()
         ended = await self._rsync(run, outcome)
         kind, words = verdict(ended.status, ended.stderr)
+        if kind in (Verdict.AWAY, Verdict.ABORTED):
+            # What it listed with its names is swept when it is listed again; a file's temporary stands beside it.
+            self._unswept |= {path.rpartition(b"/")[0] for path in run.paths()}
         if kind is Verdict.AWAY:
             outcome.away = words
         elif kind is Verdict.FULL:
@@ -348,7 +427,12 @@ class RsyncEngine:
 
     async def _settle(self, run: Run, ended: _Ended, words: str, outcome: Outcome) -> None:
         """Some names failed: find out which."""
-        said = list(complaints(ended.stderr, self._roots))
+        dry_run = self._settings.dry_run
+        said = list(complaints(ended.stderr, self._roots, dry_run=dry_run))
+        if dry_run and not said:
+            return
+        if outcome.held is not None:
+            run = run.styled(prune=False)
         if ended.skipped_deletes and run.style.prune:
             unreadable = sorted({c.path for c in said if c.in_source and not c.vanished and c.path})
             again = await self._rsync(run, outcome, leave_out=unreadable) if unreadable else ended
@@ -356,8 +440,10 @@ class RsyncEngine:
                 reason = words if not said else said[0].text
                 outcome.failures += [Failure(c, f"nothing was deleted: {reason}") for c in run.changes()]
                 return
+            if outcome.held is not None:
+                run = run.styled(prune=False)
         differing: list[Item] = []
-        if not self._settings.dry_run:
+        if not dry_run:
             compared = await self._compare(run, differing)
             kind, trouble = verdict(compared.status, compared.stderr)
             if kind is Verdict.AWAY:
@@ -371,16 +457,48 @@ class RsyncEngine:
     # ---- rsync ----
 
     async def _rsync(self, run: Run, outcome: Outcome, *, leave_out: Sequence[bytes] = ()) -> _Ended:
-        argv = command(self._settings, self._abilities, run.style, leave_out=leave_out)
+        """One run; a limited one only brings over, and shows what there is to delete. That, or not, is for another."""
+        ended = await self._once(run, outcome, leave_out)
+        if not run.style.limited or not (count := deletions_stopped(ended.stderr)):
+            return ended
+        run = run.styled(limited=False)
+        if count > self._max_delete.most(ended.kept):
+            outcome.held = await self._held(run, ended.kept, count, leave_out)
+            run = run.styled(prune=False)  # Not the limited run's word: names that stood in the way stayed there.
+        return await self._once(run, outcome, leave_out)
+
+    async def _held(self, run: Run, kept: int, count: int, leave_out: Sequence[bytes]) -> Held:
+        """The deletions that would be made, directories included; ``count`` if that cannot be found out."""
+        found = 0
+        tops: list[bytes] = []
+        deeper: list[bytes] = []
+
+        def on_line(line: bytes) -> None:
+            nonlocal found
+            if line[:1] == b"*" and (one := item(line)) is not None:
+                found += 1
+                some = deeper if b"/" in one.path else tops
+                if len(some) < EXAMPLES:
+                    some.append(one.path)
+
+        argv = command(self._settings, self._abilities, run.style, compare_only=True, leave_out=leave_out)
+        await self._start(argv, run, on_line, lambda: False)
+        count = max(count, found)
+        return Held(count, kept + count, tuple((tops + deeper)[:EXAMPLES]))
+
+    async def _once(self, run: Run, outcome: Outcome, leave_out: Sequence[bytes]) -> _Ended:
+        argv = command(self._settings, self._abilities, run.style, leave_out=leave_out, only=run.only)
         progress = self.progress
         dry_run = self._settings.dry_run
         skipped = False
+        names = created = 0
 
         def on_line(line: bytes) -> None:
-            nonlocal skipped
+            nonlocal skipped, names, created
             # As few steps as can be: there is one line for each name. The first column is eleven letters wide.
             if line[11:12] != b"|":
                 skipped = skipped or b"skipping file deletion" in line
+                names = names or names_listed(line)
                 return
             if dry_run and (one := item(line)) is not None:
                 log.info("would-change", extra=fields(path=one.path, item=one.what.decode("ascii", "replace")))
@@ -389,6 +507,7 @@ class RsyncEngine:
                 return
             outcome.entries += 1
             progress.entries += 1
+            created += line[2] == PLUS
             if line.startswith((b">f", b"<f")):
                 size = int(line[12 : line.index(b"|", 12)])
                 outcome.files += 1
@@ -398,7 +517,8 @@ class RsyncEngine:
             elif line[1:2] == b"d":
                 progress.directories += 1
 
-        return await self._start(argv, run, on_line, lambda: skipped)
+        ended = await self._start(argv, run, on_line, lambda: skipped)
+        return ended._replace(kept=max(0, names - created - 1))  # 1: the root
 
     async def _compare(self, run: Run, differing: list[Item]) -> _Ended:
         """What still differs, as rsync's own dry run has it."""
@@ -407,8 +527,27 @@ class RsyncEngine:
             if (one := item(line)) is not None:
                 differing.append(one)
 
-        argv = command(self._settings, self._abilities, run.style, compare_only=True)
+        argv = command(self._settings, self._abilities, run.style, compare_only=True, only=run.only)
         return await self._start(argv, run, on_line, lambda: False)
+
+    async def compare(self, style: Style, names: Sequence[bytes], on_line: Callable[[bytes], None]) -> list[Complaint]:
+        """Let rsync say what differs, line by line, at the lowest priority; nothing is changed.
+
+        Returns:
+            What it could not look at.
+
+        Raises:
+            TargetAway: it did not come to its end, or one of the roots is another directory by now.
+        """
+        argv = [*_gently(), *command(self._settings, self._abilities, style, compare_only=True)]
+        listing = b"".join(b"./" + name + b"\0" for name in names)
+        status, stderr = await _run(argv, b"/proc/self/fd/%d" % self._source_fd, listing, on_line)
+        if (trouble := self._trouble()) is not None:
+            raise TargetAway(trouble)
+        kind, words = verdict(status, stderr)
+        if kind not in (Verdict.DONE, Verdict.PARTIAL):
+            raise TargetAway(words)
+        return [complaint for complaint in complaints(stderr, self._roots) if not complaint.vanished]
 
     async def _start(
         self, argv: Sequence[bytes], run: Run, on_line: Callable[[bytes], None], skipped: Callable[[], bool]
@@ -420,18 +559,36 @@ class RsyncEngine:
             log.debug("rsync-ended", extra=fields(status=status, names=len(run.members), style=str(run.style)))
         return _Ended(status, stderr, skipped())
 
+    async def landmarks(self) -> Landmarks | None:
+        """The address and, of a directory here, its inode; with the names in the root, which one rsync lists."""
+        names: set[bytes] = set()
+
+        def on_line(line: bytes) -> None:
+            found = item(line)
+            if found is not None and found.path:
+                names.add(found.path)
+
+        with tempfile.TemporaryDirectory(prefix="instep-probe-") as nowhere:
+            status, _ = await _run(listing(self._settings, os.fsencode(nowhere)), b"/", b"", on_line)
+        if status:
+            return None
+        return Landmarks(self._address.argument + b" %d" % (self._target_id or (0, 0))[1], frozenset(names))
+
+    def flush(self) -> None:
+        """Sync the file system of a target on this machine; a far one looks after itself."""
+        if self._address.reach is Reach.LOCAL:
+            fd = os.open(self._address.path or b"/", DIRECTORY & ~os.O_NOFOLLOW)
+            try:
+                sync_file_system(fd)
+            finally:
+                os.close(fd)
+
     # ---- the end ----
 
     async def close(self) -> None:
         """End the shared ssh connection."""
-        control, self._control = self._control, None
-        if control is None:
-            return
-        self._settings = replace(self._settings, control_path=None)
-        with contextlib.suppress(OSError, TimeoutError):
-            argv = end_master(control + b"/s", self._address.host)
-            await asyncio.wait_for(process.run(argv, directory=None, listing=b"", on_line=_ignore), 5)
-        shutil.rmtree(control, ignore_errors=True)
+        if self._master is not None:
+            await self._master.close()
 
 
 async def _run(
@@ -443,18 +600,14 @@ async def _run(
         return process.Exit(CANNOT_START, str(error).encode())
 
 
+def _gently() -> list[bytes]:
+    """What to write before a command so that it takes only what others leave."""
+    words = [b"nice", b"-n", b"19"] if shutil.which("nice") else []
+    return [*words, b"ionice", b"-c", b"3"] if shutil.which("ionice") else words
+
+
 def _ignore(_: bytes) -> None:
     pass
-
-
-def _private_directory() -> bytes:
-    """A new directory of mode 0700 with a short path: a socket's path may have 107 bytes, ssh adds 17 for a while."""
-    for parent in (None, "/tmp"):  # noqa: S108  # mkdtemp makes it private
-        directory = os.fsencode(tempfile.mkdtemp(prefix="instep-", dir=parent))
-        if len(directory) <= 80 and b" " not in directory and b"'" not in directory and b'"' not in directory:
-            return directory
-        os.rmdir(directory)
-    raise TargetError("no-place-for-socket", "no directory for ssh's socket", fix="set TMPDIR to a short path")
 
 
 def _spellings(source: bytes, at: Address) -> tuple[bytes, ...]:

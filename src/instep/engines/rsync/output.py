@@ -56,6 +56,22 @@ def item(line: bytes) -> Item | None:
     return Item(parts[0], int(parts[1]), b"" if path == b"." else path.removeprefix(b"./"))
 
 
+_FILES = re.compile(rb"Number of files: ([\d,.]+)")
+_STOPPED = re.compile(rb"^Deletions stopped due to --max-delete limit \((\d+) skipped\)", re.MULTILINE)
+
+
+def names_listed(line: bytes) -> int:
+    """How many names the source has, from the line of ``--stats`` that tells; 0 for any other line."""
+    found = _FILES.match(line)
+    return int(re.sub(rb"[,.]", b"", found[1])) if found else 0
+
+
+def deletions_stopped(stderr: bytes) -> int:
+    """How many names ``--max-delete`` kept from being deleted; directories that are not empty are not counted."""
+    found = _STOPPED.search(stderr)
+    return int(found[1]) if found else 0
+
+
 class Complaint(NamedTuple):
     """One line on standard error that speaks of a path, or of the run."""
 
@@ -74,17 +90,20 @@ _QUOTED = re.compile(rb'"((?:[^"]|"(?![ :]|$))*)"')
 _PARENTHESISED = re.compile(rb"(?:unlink|rmdir)\((.*)\) failed")
 _TEMPORARY = re.compile(rb"\A\.(.+)\.[A-Za-z0-9]{6}\Z")
 _NOISE = (b"rsync error:", b"rsync warning:", b"IO error encountered", b"WARNING: parent dir is absent")
+_PHANTOM = re.compile(rb"rsync: \[generator\] opendir .* failed: Not a directory \(20\)\Z", re.DOTALL)
+"""In a dry run into a missing directory rsync 3.2.7 (not 3.5.0) says this of each FIFO, socket and device."""
 
 
-def complaints(stderr: bytes, roots: Sequence[bytes]) -> Iterator[Complaint]:
+def complaints(stderr: bytes, roots: Sequence[bytes], *, dry_run: bool = False) -> Iterator[Complaint]:
     """Everything on standard error that may explain a failure.
 
     Args:
         stderr: what rsync wrote.
         roots: the paths of the source root and the target root, in every form in which rsync may write them.
+        dry_run: whether it was only to say what it would do.
     """
     for line in stderr.splitlines():
-        if not line or line.startswith(_NOISE):
+        if not line or line.startswith(_NOISE) or (dry_run and _PHANTOM.match(line)):
             continue
         number = int(found[1]) if (found := _ERRNO.search(line)) else 0
         names = [unescape(name) for name in _QUOTED.findall(line)]

@@ -7,8 +7,8 @@ changed the directory is listed instead of its names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from instep.engines.rsync.command import Style
 from instep.engines.rsync.source import MOST, Crowd, Kind, Seen
@@ -16,6 +16,9 @@ from instep.model import Change, Scope
 
 SMALL_BYTES = 1 << 20
 """So much unchanged content is rather copied again than a second rsync started (47 ms): measured, roughly."""
+
+ONLY_MAX = 100
+"""Two arguments for each path: 128 KiB each at most, and two MiB for all."""
 
 CLEAN_BYTES = 8 << 20
 """At most so many bytes of unchanged files are copied again for the sake of listing a directory: a guess."""
@@ -29,6 +32,22 @@ class Run:
     members: Mapping[bytes, Sequence[Change]]
     """By the name as rsync is to read it, save for the leading ``./``: the changes that it serves. A trailing slash
     means: the directory with its names."""
+    only: tuple[bytes, ...] = ()
+    """If there are any: the only paths that it may delete where it prunes."""
+
+    def styled(self, **changes: bool) -> Run:
+        """The same names in another style."""
+        return replace(self, style=replace(self.style, **changes))
+
+    def sparing(self, gone: Sequence[bytes]) -> Iterator[Run]:
+        """The same as runs that prune nothing but these paths."""
+        if not self.style.prune:
+            yield self
+        elif not gone:
+            yield self.styled(prune=False)
+        else:
+            for at in range(0, len(gone), ONLY_MAX):
+                yield replace(self, only=tuple(gone[at : at + ONLY_MAX]))
 
     def listing(self) -> bytes:
         """The bytes for rsync's standard input."""
@@ -49,8 +68,8 @@ class Run:
         names = list(self.members.items())
         middle = len(names) // 2
         return (
-            Run(self.style, dict(names[:middle])),
-            Run(self.style, dict(names[middle:])),
+            replace(self, members=dict(names[:middle])),
+            replace(self, members=dict(names[middle:])),
         )
 
 

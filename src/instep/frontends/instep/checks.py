@@ -16,10 +16,13 @@ from typing import NamedTuple
 from instep.core.filters import Filter
 from instep.errors import OperatorError, SourceError, TargetError, ToolMissing, UsageError
 from instep.frontends.instep.output import escaped
+from instep.frontends.instep.passwords import password_file
 from instep.model import RelPath
 from instep.spec import EngineName, MirrorSpec, TargetSpec
 
 Identity = tuple[int, int]
+
+_HYPHEN_HOST = re.compile(rb"(?:ssh://)?(?:[^@/:]*@)?-")
 
 
 def check(spec: MirrorSpec) -> None:
@@ -30,25 +33,37 @@ def check(spec: MirrorSpec) -> None:
     """
     mounts = _mounts()
     source = _source(spec.source)
+    check_targets(spec)
     places: list[_Place] = []
-    seen: set[bytes] = set()
     for target in spec.targets:
-        name = escaped(target.address)
-        if target.address in seen:
-            raise TargetError("duplicate-target", f"the target {name} is given twice", fix="give it once")
-        seen.add(target.address)
-        if target.address.startswith(b"-"):
-            # rsync hands the host on to ssh, which would read an option, and some options run programs.
-            raise TargetError(
-                "bad-target", f"the target {name} begins with a hyphen", fix="write ./ before a local name"
-            )
-        _engine(target)
         if not target.is_local:
             continue
         place = _target(target.address, changes=not spec.dry_run)
         _not_nested(spec, source, place, mounts)
         _not_among(place, places)
         places.append(place)
+
+
+def check_targets(spec: MirrorSpec) -> None:
+    """Refuse addresses that cannot be meant, and what a target needs and this machine lacks; looks at no place.
+
+    Raises:
+        OperatorError: the first thing found.
+    """
+    seen: set[bytes] = set()
+    for target in spec.targets:
+        name = escaped(target.address)
+        if target.address in seen:
+            raise TargetError("duplicate-target", f"the target {name} is given twice", fix="give it once")
+        seen.add(target.address)
+        if _HYPHEN_HOST.match(target.address):
+            # rsync hands the host on to ssh, which would read an option, and some options run programs.
+            raise TargetError(
+                "bad-target", f"the target {name} begins with a hyphen", fix="write ./ before a local name"
+            )
+        _engine(target)
+    if spec.password_file:
+        password_file(spec)
 
 
 class _Place(NamedTuple):
@@ -286,7 +301,7 @@ def _engine(target: TargetSpec) -> None:
             f"the native engine only serves directories of this machine, not {escaped(target.address)}",
             fix="leave out --engine=native (a local name with a colon needs a slash before it: ./a:b)",
         )
-    if (target.engine is EngineName.RSYNC or not target.is_local) and not _on_path("rsync"):
+    if (target.engine is EngineName.RSYNC or target.is_daemon) and not _on_path("rsync"):
         raise _no_rsync(target)
 
 

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import enum
 import math
+import os
 import re
 from typing import Final, Protocol
+
+from instep.spec import MaxDelete, Rounds
 
 _NUMBER = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)", re.ASCII)
 _TIME_UNITS_S = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "h": 3600.0}
@@ -90,6 +93,28 @@ class Rate:
         return _show_size(value)
 
 
+class Every:
+    """How often something is done, and how: ``every=6h,checksum``; ``off``: never."""
+
+    metavar: str = "every=TIME[,checksum]"
+
+    def parse(self, text: str) -> Rounds | None:
+        """The rounds; None for ``off``."""
+        if text == "off":
+            return None
+        first, *rest = text.split(",")
+        key, equals, span = first.partition("=")
+        if key != "every" or not equals or rest not in ([], ["checksum"]):
+            raise ValueError("expected off, every=TIME or every=TIME,checksum, e.g. every=6h")
+        return Rounds(Seconds(least=0.1).parse(span), checksum=bool(rest))
+
+    def show(self, value: object) -> str:
+        """As typed."""
+        if not isinstance(value, Rounds):
+            return "off"
+        return f"every={Seconds().show(value.every_s).replace(' ', '')}" + (",checksum" if value.checksum else "")
+
+
 class Whole:
     """A whole number."""
 
@@ -108,6 +133,30 @@ class Whole:
     def show(self, value: object) -> str:
         """Digits."""
         return str(value)
+
+
+class Deletable:
+    """A number of names, a share of the target, or both: then the larger of the two counts."""
+
+    metavar: str = "N|P%"
+
+    def parse(self, text: str) -> MaxDelete:
+        """The limit; off for ``none``."""
+        if text == "none":
+            return MaxDelete(100, math.inf)
+        found = re.fullmatch(r"(?:(\d{1,3}(?:\.\d*)?)%)?(?:(?:^|,)(\d{1,12}))?", text, re.ASCII)
+        if not text or found is None or float(found[1] or 0) > 100:
+            raise ValueError("expected a number of names, a percentage, both (50%,1000: the larger counts) or none")
+        return MaxDelete(float(found[1] or 0), float(found[2] or 0))
+
+    def show(self, value: object) -> str:
+        """As typed."""
+        assert isinstance(value, MaxDelete)
+        if value.is_off:
+            return "none"
+        if not value.percent:
+            return f"{value.least:.0f}"
+        return f"{value.percent:g}%" + (f",{value.least:.0f}" if value.least else "")
 
 
 class Choice:
@@ -148,6 +197,63 @@ class Words:
     def show(self, value: object) -> str:
         """Nothing given is said so."""
         return str(value) if value else "none"
+
+
+class Directory:
+    """A directory that may have to be made; ``auto`` and ``none`` stand for themselves (``./auto`` is a directory)."""
+
+    metavar: str = "DIR"
+
+    def parse(self, text: str) -> str:
+        """``auto``, ``none``, or the absolute path."""
+        if not text:
+            raise ValueError("expected a directory, auto or none")
+        return text if text in ("auto", "none") else os.path.abspath(text)
+
+    def show(self, value: object) -> str:
+        """As typed."""
+        return str(value)
+
+
+class File:
+    """A file that is there; ``none`` stands for no file (``./none`` is one)."""
+
+    metavar: str = "FILE"
+
+    def parse(self, text: str) -> bytes:
+        """The absolute path; empty for ``none``."""
+        if not text:
+            raise ValueError("expected a file, or none")
+        return b"" if text == "none" else os.path.abspath(os.fsencode(text))
+
+    def show(self, value: object) -> str:
+        """As typed."""
+        return os.fsdecode(value) if isinstance(value, bytes) and value else "none"
+
+
+class Program:
+    """A program with arguments, cut into words as a shell would, but run without one."""
+
+    metavar: str = "COMMAND"
+
+    def parse(self, text: str) -> tuple[bytes, ...]:
+        """The words."""
+        import shlex  # noqa: PLC0415  # 4 ms that only those pay who ask for it
+
+        try:
+            words = shlex.split(text)
+        except ValueError as error:
+            raise ValueError(f"expected a program with its arguments, as for a shell: {error}") from None
+        if not words or not words[0]:
+            raise ValueError("expected a program with its arguments, as for a shell")
+        return tuple(os.fsencode(word) for word in words)
+
+    def show(self, value: object) -> str:
+        """As typed, with quotes where they are needed."""
+        import shlex  # noqa: PLC0415  # as above
+
+        assert isinstance(value, tuple)
+        return shlex.join(os.fsdecode(word) for word in value)
 
 
 class Flag:

@@ -8,8 +8,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from instep.frontends.instep.kinds import Choice, Flag, Kind, Rate, Seconds, Size, Whole, Words
-from instep.spec import EngineName, InitialSync, MirrorSpec, MonitorName
+from instep.frontends.instep.kinds import (
+    Choice,
+    Deletable,
+    Directory,
+    Every,
+    File,
+    Flag,
+    Kind,
+    Program,
+    Rate,
+    Seconds,
+    Size,
+    Whole,
+    Words,
+)
+from instep.spec import Compress, EngineName, InitialSync, MirrorSpec, MonitorName
 
 
 class Reload(enum.Enum):
@@ -35,6 +49,13 @@ class ShowProgress(enum.Enum):
     NEVER = "never"
 
 
+class Format(enum.Enum):
+    """How a command's answer is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class Group(enum.Enum):
     """Headings in help, in their order."""
 
@@ -43,6 +64,7 @@ class Group(enum.Enum):
     KEEP = "What is kept"
     START = "Start and end"
     HOW = "How"
+    VERIFY = "Verification"
     TALK = "Messages"
 
 
@@ -95,7 +117,7 @@ def _option(
 
 
 def _rows() -> Iterator[Option]:
-    timing, choice, keep, start, how, talk = Group
+    timing, choice, keep, start, how, verify, talk = Group
     yield _option(
         "--quiet-time",
         Seconds(),
@@ -161,6 +183,17 @@ def _rows() -> Iterator[Option]:
     )
     yield _option("--delete-excluded", Flag(), "delete_excluded", choice, "Delete excluded names at the targets.")
     yield _option(
+        "--max-delete",
+        Deletable(),
+        "max_delete",
+        choice,
+        "When a comparison of the whole tree would delete more names than this at a target, or than this share of "
+        "them, delete none, say so, and wait for the signal RTMIN+1. none or 100%: no limit.",
+    )
+    yield _option(
+        "--force-delete", Flag(), "force_delete", choice, "The comparison at this start may delete without limit."
+    )
+    yield _option(
         "-x --one-file-system", Flag(), "one_file_system", choice, "Leave out what is mounted below the source."
     )
 
@@ -180,7 +213,8 @@ def _rows() -> Iterator[Option]:
         Choice(InitialSync),
         "initial_sync",
         start,
-        "full: compare everything at start. none: trust that the targets are in step already.",
+        "What is compared at start. auto: the source with the index, where that can be believed, else everything."
+        " full: everything. index: as auto, or refuse. none: nothing, the targets are taken to be in step.",
     )
     yield _option(
         "--once",
@@ -188,6 +222,15 @@ def _rows() -> Iterator[Option]:
         "once",
         start,
         "End when everything is in step; exit status 1 if something could not be brought over.",
+    )
+    yield _option(
+        "--state-dir",
+        Directory(),
+        "state_dir",
+        start,
+        default="auto",
+        help_text="Where to remember things between two runs; auto: /var/lib/instep as root, else "
+        "$XDG_STATE_HOME/instep or ~/.local/state/instep. It is never mirrored itself. none: remember nothing.",
     )
     yield _option("-n --dry-run", Flag(), "dry_run", start, "Say what would be done, change nothing.")
 
@@ -205,7 +248,8 @@ def _rows() -> Iterator[Option]:
         "target.engine",
         how,
         default=EngineName.AUTO,
-        help_text="How targets are reached; auto: native for directories of this machine, rsync for all others.",
+        help_text="How targets are reached; auto: native for directories of this machine, remote where ssh leads "
+        "(rsync, if there is no python3), rsync for its daemons.",
     )
     yield _option(
         "--inplace-from",
@@ -223,6 +267,13 @@ def _rows() -> Iterator[Option]:
         "At most this much a second to each target; a plain number is KiB, suffixes as for sizes, 0: no limit.",
     )
     yield _option(
+        "--compress",
+        Choice(Compress),
+        "compress",
+        how,
+        "Pack what the remote engine sends; auto: where the connection is slow enough to gain by it.",
+    )
+    yield _option(
         "--rsync-arg",
         Words("ARG"),
         "rsync_args",
@@ -230,7 +281,31 @@ def _rows() -> Iterator[Option]:
         repeat=True,
         help_text="One more argument for every rsync, e.g. --rsync-arg=--compress.",
     )
+    yield _option(
+        "--ssh",
+        Program(),
+        "ssh",
+        how,
+        'The ssh command, e.g. "ssh -p 2222 -i /etc/instep/key". It never asks for anything: keys and host keys must '
+        "be in place.",
+    )
+    yield _option(
+        "--password-file",
+        File(),
+        "password_file",
+        how,
+        "The password for rsync daemons, in the first line of a file that only its owner may read.",
+    )
     yield _option("--workers", Whole(1, 256), "workers", how, "Processes that copy in bulk for the native engine.")
+
+    yield _option(
+        "--verify",
+        Every(),
+        "verify",
+        verify,
+        "Compare each target with the source this long after the comparison before, at the lowest priority, and "
+        "bring in step what differs; checksum: contents too.",
+    )
 
     yield _option("-v --verbose", Flag(), "ui.verbose", talk, repeat=True, help_text="Say more: every change.")
     yield _option(
@@ -262,6 +337,73 @@ def _rows() -> Iterator[Option]:
 MIRROR: Final[tuple[Option, ...]] = tuple(_rows())
 """The options of ``instep mirror``."""
 
+CHECK: Final[tuple[Option, ...]] = (
+    *(option for option in MIRROR if option.group is Group.KEEP),
+    *(option for option in MIRROR if option.name in ("--engine", "--rsync-arg", "--ssh", "--password-file")),
+    _option(
+        "--format",
+        Choice(Format),
+        "ui.format",
+        Group.TALK,
+        "How the answer is written; json: one object a target, one a line.",
+        default=Format.TEXT,
+    ),
+)
+"""The options of ``instep check``: those of the mirror that is meant, as far as they touch a target."""
+
+
+def _verify_rows() -> Iterator[Option]:
+    verify = Group.VERIFY
+    yield _option(
+        "--checksum",
+        Flag(),
+        "ui.checksum",
+        verify,
+        default=False,
+        help_text="Compare contents too: both sides read every file, at most --bwlimit a second. What the kernel holds "
+        "in memory is not read from the disk again.",
+    )
+    yield _option(
+        "--repair",
+        Flag(),
+        "ui.repair",
+        verify,
+        default=False,
+        help_text="Bring in step what differs, and look at it again.",
+    )
+    yield _option(
+        "--format",
+        Choice(Format),
+        "ui.format",
+        verify,
+        default=Format.TEXT,
+        help_text="How differences are written to standard output; json: one object a line.",
+    )
+    shared = {
+        *("--state-dir", "--engine", "--inplace-from", "--bwlimit", "--rsync-arg", "--ssh", "--password-file"),
+        *("--workers", "--verbose", "--quiet", "--log-format"),
+    }
+    for option in MIRROR:
+        if option.group in (Group.CHOICE, Group.KEEP) or option.name in shared:
+            yield option
+
+
+VERIFY: Final[tuple[Option, ...]] = tuple(_verify_rows())
+"""The options of ``instep verify``."""
+
+AGENT: Final[tuple[Option, ...]] = (
+    _option("--root", Words("DIR"), "ui.root", Group.HOW, "Write below this directory, and nowhere else.", default=""),
+    _option(
+        "--receive-only",
+        Flag(),
+        "ui.receive_only",
+        Group.HOW,
+        "Take what is sent, and give out no content of any file. There is no other way; it has to be said.",
+        default=False,
+    ),
+)
+"""The options of ``instep agent``."""
+
 UNITS: Final = (
     "SECONDS takes the units ms, s, m, h. SIZE and RATE take K, M, G, T (powers of 1024) or KB, MB ... (of 1000)."
 )
@@ -287,15 +429,29 @@ def options_page() -> str:
             "| option | default | takes effect | meaning |",
             "| --- | --- | --- | --- |",
         ]
-        for option in MIRROR:
-            if option.group is group:
-                flags = ", ".join(f"`{flag}`" for flag in option.flags)
-                value = "" if option.is_flag else " " + option.kind.metavar.replace("|", "\\|")
-                repeat = " (may be repeated)" if option.repeat and not option.is_flag else ""
-                lines.append(
-                    f"| {flags}{value}{repeat} | {option.shown_default} | {option.reload.value} | {option.help} |"
-                )
+        lines += [_line(option) for option in MIRROR if option.group is group]
+    also = ", ".join(f"`{option.name}`" for option in VERIFY if option.group in (Group.START, Group.HOW))
+    lines += [
+        "",
+        "# Options of `instep verify`",
+        "",
+        "    instep verify [OPTION...] SOURCE TARGET [TARGET...]",
+        "",
+        f"Those of `instep mirror` under *{Group.CHOICE.value}*, *{Group.KEEP.value}* and *{Group.TALK.value}*,",
+        f"{also}; and:",
+        "",
+        "| option | default | takes effect | meaning |",
+        "| --- | --- | --- | --- |",
+        *(_line(option) for option in VERIFY if option not in MIRROR),
+    ]
     return "\n".join([*lines, ""])
+
+
+def _line(option: Option) -> str:
+    flags = ", ".join(f"`{flag}`" for flag in option.flags)
+    value = "" if option.is_flag else " " + option.kind.metavar.replace("|", "\\|")
+    repeat = " (may be repeated)" if option.repeat and not option.is_flag else ""
+    return f"| {flags}{value}{repeat} | {option.shown_default} | {option.reload.value} | {option.help} |"
 
 
 if __name__ == "__main__":

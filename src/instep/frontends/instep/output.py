@@ -68,14 +68,19 @@ def fields_of(record: logging.LogRecord) -> Mapping[str, object]:
 class TextFormatter(logging.Formatter):
     """``2026-01-31 13:07:59 warning watch-limit-reached path=mail/cur; now: …; fix: …``."""
 
+    def __init__(self, *, dated: bool = True) -> None:
+        super().__init__()
+        self._dated = dated
+
     def format(self, record: logging.LogRecord) -> str:
         """One line; a traceback follows on its own lines."""
         return "".join(text for text, _ in self.parts(record))
 
     def parts(self, record: logging.LogRecord) -> Iterator[tuple[str, str]]:
         """The pieces of the line, with the style for each."""
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
-        yield f"{at} ", "dim"
+        if self._dated:
+            at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+            yield f"{at} ", "dim"
         yield f"{record.levelname.lower():<7} ", _COLOURS.get(record.levelname, "")
         yield escaped(record.getMessage()), "bold"
         values = fields_of(record)
@@ -102,8 +107,6 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line of ASCII."""
-        import json  # noqa: PLC0415  # only those who ask for it pay for it
-
         line: dict[str, object] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
@@ -112,14 +115,23 @@ class JsonFormatter(logging.Formatter):
         }
         own = frozenset(line)
         for name, value in fields_of(record).items():
-            key = f"field_{name}" if name in own else name
-            line[key] = _plain(value)
-            raw = _undecodable(value)
-            if raw is not None:
-                line[f"{key}_base64"] = binascii.b2a_base64(raw, newline=False).decode()
+            line[f"field_{name}" if name in own else name] = value
         if record.exc_info:
             line["exception"] = escaped_lines(self.formatException(record.exc_info))
-        return json.dumps(line)
+        return json_line(line)
+
+
+def json_line(values: Mapping[str, object]) -> str:
+    """One object in one line of ASCII, with names as in ``JsonFormatter``."""
+    import json  # noqa: PLC0415  # only those who ask for it pay for it
+
+    line: dict[str, object] = {}
+    for key, value in values.items():
+        line[key] = _plain(value)
+        raw = _undecodable(value)
+        if raw is not None:
+            line[f"{key}_base64"] = binascii.b2a_base64(raw, newline=False).decode()
+    return json.dumps(line)
 
 
 def escaped_lines(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from instep.errors import UsageError
@@ -13,6 +13,8 @@ from instep.frontends.instep.options import LogFormat, Option, ShowProgress
 from instep.frontends.instep.output import escaped
 from instep.frontends.instep.patterns import gather
 from instep.spec import EngineName, InitialSync, MirrorSpec, MonitorName, Pace, Preserve, RuleSource, TargetSpec
+
+_USAGE = "mirror [OPTION...] SOURCE TARGET [TARGET...]"
 
 
 @dataclass(slots=True)
@@ -92,13 +94,13 @@ def split(argv: Sequence[str], table: Sequence[Option], command: str) -> Argumen
     return found
 
 
-def mirror_spec(arguments: Arguments) -> MirrorSpec:
-    """The mirror that was asked for.
+def mirror_spec(arguments: Arguments, *, usage: str = _USAGE) -> MirrorSpec:
+    """The mirror that was asked for; ``usage`` is the command's, for messages.
 
     Raises:
         UsageError: options that contradict each other, a pattern file that cannot be read, no source or target.
     """
-    source, *targets = _places(arguments.positional)
+    source, *targets = _places(arguments.positional, usage)
     pace: dict[str, object] = {}
     preserve: dict[str, object] = {}
     plain: dict[str, object] = {}
@@ -120,6 +122,7 @@ def mirror_spec(arguments: Arguments) -> MirrorSpec:
             rsync_args.append(os.fsencode(str(value)))
         elif not where:
             plain[name] = value
+    state_dir = plain.pop("state_dir", "auto")
     engine = arguments.last("target.engine", EngineName.AUTO)
     assert isinstance(engine, EngineName)
     spec = MirrorSpec(
@@ -130,10 +133,17 @@ def mirror_spec(arguments: Arguments) -> MirrorSpec:
         rules=gather(sources),
         rule_sources=tuple(sources),
         rsync_args=tuple(rsync_args),
+        state_dir=_state_dir(str(state_dir)),
+        state_needed=state_dir not in ("auto", "none"),
         **_checked(MirrorSpec, plain),
     )
     _agree(spec, arguments)
     return spec
+
+
+def targets_spec(arguments: Arguments) -> MirrorSpec:
+    """A mirror to the targets that were named, of which nothing else counts; its source is the root directory."""
+    return mirror_spec(replace(arguments, positional=["/", *arguments.positional]))
 
 
 def talk(arguments: Arguments) -> Talk:
@@ -153,8 +163,8 @@ def _checked(of: type, values: dict[str, object]) -> dict[str, Any]:
     return values
 
 
-def _places(words: Sequence[str]) -> Sequence[str]:
-    fix = "instep mirror [OPTION...] SOURCE TARGET [TARGET...]"
+def _places(words: Sequence[str], usage: str) -> Sequence[str]:
+    fix = f"instep {usage}"
     if not words:
         raise UsageError("no-source", "neither a source nor a target was given", fix=fix)
     if len(words) == 1:
@@ -180,6 +190,20 @@ def _address(target: bytes) -> bytes:
     return target if bare.endswith(b":") else bare  # ``host:/`` is not ``host:``
 
 
+def _state_dir(word: str) -> bytes:
+    """Where state is kept; empty for nowhere. As the XDG base directory specification has it, save for root."""
+    if word == "none":
+        return b""
+    if word != "auto":
+        return os.fsencode(word)
+    if os.geteuid() == 0:
+        return b"/var/lib/instep"
+    home = os.environb.get(b"XDG_STATE_HOME", b"")
+    if not home.startswith(b"/"):  # "All paths must be absolute", else they are to be ignored.
+        home = os.path.expanduser(b"~/.local/state")
+    return os.path.abspath(home) + b"/instep" if home.startswith(b"/") else b""
+
+
 def _agree(spec: MirrorSpec, arguments: Arguments) -> None:
     """Refuse combinations in which an option would silently do nothing."""
     pace = spec.pace
@@ -202,8 +226,17 @@ def _agree(spec: MirrorSpec, arguments: Arguments) -> None:
         )
     if spec.delete_excluded and not spec.delete:
         raise UsageError("options-clash", "--delete-excluded and --no-delete contradict each other", fix="drop one")
+    limits = [name for name in ("--max-delete", "--force-delete") if arguments.has(name)]
+    if limits and not spec.delete:
+        raise UsageError("options-clash", f"{limits[0]} does nothing with --no-delete", fix="drop one")
     if spec.once and spec.initial_sync is InitialSync.NONE:
         raise UsageError("options-clash", "--once with --initial-sync=none has nothing to do", fix="drop one")
+    if spec.verify is not None and (spec.once or spec.dry_run):
+        raise UsageError(
+            "options-clash",
+            f"--verify does nothing with {'--once' if spec.once else '--dry-run'}",
+            fix="drop it, or see instep verify",
+        )
     if arguments.has("--poll-interval") and spec.monitor not in (MonitorName.AUTO, MonitorName.POLL):
         raise UsageError(
             "options-clash",

@@ -1,0 +1,74 @@
+"""A turn of the mirror: what is told to the change log, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+
+from instep.daemon.mirror import Mirror
+from instep.daemon.target import Target
+from instep.model import ROOT, MonitorStatus, RelPath, Report, Scope
+from instep.spec import MirrorSpec
+
+
+class ToldMonitor:
+    """Reports what it was given, one reading after the other; then its queue is empty."""
+
+    name = "told"
+    drained = True
+
+    def __init__(self, *readings: Sequence[Report]) -> None:
+        self._readings = list(readings)
+
+    def start(self) -> None:
+        """Nothing is armed."""
+
+    def fileno(self) -> int:
+        return -1
+
+    def read(self) -> Sequence[Report]:
+        return self._readings.pop(0) if self._readings else ()
+
+    def wake_s(self) -> float | None:
+        return None
+
+    def status(self) -> MonitorStatus:
+        return MonitorStatus(watches=0, events=0, overflows=0)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class TellingTarget:
+    """Tells when something may start."""
+
+    def __init__(self, told: list[str]) -> None:
+        self._told = told
+
+    def compare_all(self) -> None:
+        self._told.append("compare all")
+
+    def kick(self) -> None:
+        self._told.append("kick")
+
+
+@pytest.mark.parametrize("more", [(), (Report(RelPath(b"f")),)], ids=["nothing else", "a change"])
+def test_the_queue_is_told_to_be_empty_before_anything_is_started(
+    monkeypatch: pytest.MonkeyPatch, more: tuple[Report, ...]
+) -> None:
+    """What is synced after the reading may be newer than what was read: a move noted next must not be believed."""
+    mirror = Mirror(MirrorSpec(b"/source", ()), observer=None)
+    told: list[str] = []
+    target = cast("Target", TellingTarget(told))
+    for name, value in (
+        ("_monitor", ToldMonitor([Report(ROOT, Scope.TREE, content=False), *more])),
+        ("targets", [target]),
+        ("_compare_whole", [target]),
+        ("_source_ok", lambda: True),
+    ):
+        monkeypatch.setattr(mirror, name, cast("Any", value))
+    monkeypatch.setattr(mirror.changelog, "drained", lambda: told.append("drained"))
+    mirror._turn()
+    assert told == ["compare all", "drained", "kick", "drained"]
