@@ -18,7 +18,7 @@ from tests.system.conftest import Start
 from tests.system.daemon_process import DaemonProcess, wait_until
 
 ENGINES = ["native", "rsync"]
-ROUNDS = int(os.environ.get("INSTEP_ROUNDS", "10"))
+ROUNDS = int(os.environ.get("INSTEP_ROUNDS", "50"))
 
 
 def fill(source: Path) -> None:
@@ -278,7 +278,7 @@ def play(start: Start, base: Path, seed: int, *options: str) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_ended_in_every_way_and_started_again(start: Start, shm: Path, engine: str) -> None:
     given = os.environ.get("INSTEP_SEED")
-    for _ in range(ROUNDS // 3 or 1):
+    for _ in range(ROUNDS // 50 or 1):
         seed = int(given) if given else random.SystemRandom().randrange(1_000_000)
         base = Path(tempfile.mkdtemp(prefix="round", dir=shm))
         try:

@@ -205,7 +205,7 @@ class NativeEngine:
                         self._owed += [
                             (path, content, False)
                             for path, content, _ in tally.levels
-                            if change.scope is not Scope.TREE or path != change.path
+                            if change.scope is not Scope.TREE or not _covers(change.path, path)
                         ]
                         tally.levels = []
                 elif tally.large:
@@ -578,6 +578,11 @@ class NativeEngine:
         if self._target >= 0:
             os.close(self._target)
             self._target = -1
+
+
+def _covers(tree: bytes, path: bytes) -> bool:
+    """Whether a path is a tree's top, or below it."""
+    return not tree or path == tree or path.startswith(tree + b"/")
 
 
 def _nowhere() -> int:
