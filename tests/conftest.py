@@ -26,4 +26,4 @@ def own_child_watcher() -> Iterator[None]:
     """The daemon lets Python 3.11 wait for children in its own loop; a test with two loops must not inherit that."""
     yield
     if sys.version_info < (3, 12):
-        asyncio.set_child_watcher(None)
+        asyncio.set_child_watcher(asyncio.ThreadedChildWatcher())
