@@ -11,7 +11,7 @@ from instep.errors import SourceError
 from instep.model import RelPath, Report, Scope
 from instep.monitors import poll
 from instep.monitors.poll import PollMonitor, why_unavailable
-from tests.conformance.monitor_model import drain
+from tests.conformance.monitor_model import Mirror, drain, snapshot
 
 
 @pytest.fixture
@@ -117,3 +117,22 @@ def test_ignored_is_not_walked(root: bytes) -> None:
         assert drain(monitor) == []
     finally:
         monitor.close()
+
+
+def test_a_directory_that_was_away_while_its_reports_were_acted_on(root: bytes, monitor: PollMonitor) -> None:
+    """Between two scans it goes and comes back: the same inode and names, but the target has lost them meanwhile."""
+    os.makedirs(root + b"/top/dir/sub")
+    with open(root + b"/top/dir/sub/file", "wb"):
+        pass
+    mirror = Mirror(root)
+    monitor.start()
+    mirror.apply(drain(monitor))
+    with open(root + b"/top/new", "wb"):
+        pass
+    reports = drain(monitor)
+    os.rename(root + b"/top/dir", root + b"/away")
+    mirror.apply(reports)
+    assert b"top/dir" not in mirror.holds
+    os.rename(root + b"/away", root + b"/top/dir")
+    mirror.apply(drain(monitor))
+    assert mirror.holds == snapshot(root)[0]

@@ -35,13 +35,14 @@ _Look = tuple[int, int, int, int, int, int]  # dev, ino, mode, size, mtime_ns, c
 class _Folder:
     """One directory as the last scan left it."""
 
-    __slots__ = ("entries", "folders", "path", "readable")
+    __slots__ = ("entries", "folders", "mtime_ns", "path", "readable")
 
     def __init__(self, path: RelPath) -> None:
         self.path = path
         self.entries: dict[bytes, _Look] | None = None  # None: not listed yet
         self.folders: dict[bytes, _Folder] = {}
         self.readable = True
+        self.mtime_ns = -1  # of the directory, as far as no change can hide behind it
 
 
 def why_unavailable(root: bytes) -> str | None:  # noqa: ARG001  # one signature for all monitors
@@ -189,6 +190,7 @@ class PollMonitor:
             self._not_readable(folder, error)
             return
         try:
+            top = os.fstat(fd)
             with os.scandir(fd) as listed:
                 now = {}
                 for entry in listed:
@@ -207,11 +209,14 @@ class PollMonitor:
             self._late.append(Report(folder.path, Scope.TREE, is_dir=True))
         folder.readable = True
         if before is not None:
-            self._compare(folder, before, now)
+            self._compare(folder, before, now, names_changed=top.st_mtime_ns != folder.mtime_ns)
+        folder.mtime_ns = top.st_mtime_ns if top.st_ctime_ns < self._racy_from_ns else -1
         folder.entries = {name: self._settled(look) for name, look in now.items()}
         self._descend(folder, now, stack)
 
-    def _compare(self, folder: _Folder, before: dict[bytes, _Look], now: dict[bytes, _Look]) -> None:
+    def _compare(
+        self, folder: _Folder, before: dict[bytes, _Look], now: dict[bytes, _Look], *, names_changed: bool
+    ) -> None:
         prefix = folder.path + b"/" if folder.path else b""
         for name, look in now.items():
             old = before.get(name)
@@ -224,6 +229,9 @@ class PollMonitor:
                 # Its times tell that names may have come, been copied, and gone since it was last listed.
                 self._found.append(Report(path, content=False, is_dir=True))
                 self._found.append(Report(path, Scope.LIST, is_dir=True))
+                if names_changed:
+                    # It may have been moved away and back. Whoever looked meanwhile found nothing here.
+                    self._late.append(Report(path, Scope.TREE, content=False, is_dir=True))
             else:
                 folder.folders.pop(name, None)
                 self._late.append(Report(path, Scope.TREE, is_dir=True))
