@@ -49,7 +49,7 @@ soak: dev packages ## 30 minutes of writers (SOAK_S=1800): nothing grows; then 1
 	$(BIN)/python -m tests.system.soak $(SOAK_S)
 	INSTEP_ROUNDS=$(ROUNDS) INSTEP_CRASH_POINTS=all INSTEP_SIZES=full \
 		$(BIN)/pytest -n $(JOBS) tests/system/test_random.py tests/system/test_faults_*.py
-	$(BIN)/pytest -n $(JOBS) -m slow --deselect tests/system/test_random.py
+	INSTEP_SIZES=full $(BIN)/pytest -n $(JOBS) -m slow --deselect tests/system/test_random.py
 
 fmt: dev ## format, and mend what can be mended by itself
 	$(BIN)/ruff check --fix-only $(SRC)

@@ -406,6 +406,10 @@ SEEDS_ENV = "INSTEP_MONITOR_SEEDS"
 """``7`` or ``100-200``: the seeds to play instead of the usual ones."""
 
 
+LONG_SEEDS = 150 if os.environ.get("INSTEP_SIZES") == "full" else 50
+"""The soak plays more."""
+
+
 def seeds(first: int, count: int) -> range:
     asked = os.environ.get(SEEDS_ENV)
     if asked is None:
@@ -427,5 +431,5 @@ def test_nothing_is_lost(make: Factory, base: bytes) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_nothing_is_lost_for_long(make: Factory, base: bytes) -> None:
-    failed = rounds(make, base, seeds(1000, 30 if make.name == "poll" else 150), 1000)
+    failed = rounds(make, base, seeds(1000, LONG_SEEDS // 5 if make.name == "poll" else LONG_SEEDS), 1000)
     assert not failed, told([str(one) for one in failed])

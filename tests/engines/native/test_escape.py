@@ -152,9 +152,13 @@ def _work(field: Field, until_s: float) -> int:
     return rounds
 
 
+LONG_S = 30.0 if os.environ.get("INSTEP_SIZES") == "full" else 10.0
+"""The soak goes on for longer."""
+
+
 @pytest.mark.parametrize("side", ["source", "target", "both"])
 @pytest.mark.parametrize(
-    "seconds", [pytest.param(1.2, id="short"), pytest.param(30.0, id="long", marks=pytest.mark.slow)]
+    "seconds", [pytest.param(1.2, id="short"), pytest.param(LONG_S, id="long", marks=pytest.mark.slow)]
 )
 def test_nothing_outside_is_touched_or_read(rig: Rig, side: str, seconds: float) -> None:
     field = Field(rig)
