@@ -20,10 +20,17 @@ STEP_S = 0.01
 Event = dict[str, object]
 
 
+def _holds(done: Callable[[], bool]) -> bool:
+    try:
+        return done()
+    except FileNotFoundError:
+        return False  # A tree that was looked at changed meanwhile: that is no answer yet.
+
+
 def wait_until(done: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> float:
     """Wait for a condition; the seconds it took."""
     began_s = time.monotonic()
-    while not done():
+    while not _holds(done):
         assert time.monotonic() - began_s < deadline_s, f"not within {deadline_s:g} s: {what}"
         time.sleep(STEP_S)
     return time.monotonic() - began_s
