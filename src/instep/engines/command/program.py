@@ -12,10 +12,9 @@ import contextlib
 import os
 import signal
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from typing import IO
 
+from instep.linux.memory import anonymous_file, memory_file
 from instep.model import Program, ProgramEnd
 
 CANNOT_START = 127
@@ -32,8 +31,8 @@ async def run(program: Program, *, umask: int) -> ProgramEnd:
         umask: the one it gets.
     """
     with contextlib.ExitStack() as files:
-        stdin = None if program.stdin is None else files.enter_context(_memory(program.stdin))
-        keep = files.enter_context(_anonymous()) if program.capture_bytes else None
+        stdin = None if program.stdin is None else files.enter_context(memory_file(program.stdin))
+        keep = files.enter_context(anonymous_file()) if program.capture_bytes else None
         try:
             output = None if program.output is None else files.enter_context(_appending(program.output))
             process = subprocess.Popen(  # noqa: ASYNC220  # vfork and exec: 1 ms; a thread would cost more
@@ -94,18 +93,3 @@ async def _exit(process: subprocess.Popen[bytes]) -> None:
         loop.remove_reader(pidfd)
         os.close(pidfd)
     process.wait()
-
-
-@contextlib.contextmanager
-def _memory(content: bytes) -> Iterator[int]:
-    with _anonymous() as file:
-        file.write(content)
-        file.seek(0)
-        yield file.fileno()
-
-
-def _anonymous() -> IO[bytes]:
-    try:
-        return os.fdopen(os.memfd_create("instep-program", os.MFD_CLOEXEC), "w+b")
-    except (AttributeError, OSError):
-        return tempfile.TemporaryFile()

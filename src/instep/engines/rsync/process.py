@@ -17,9 +17,10 @@ import fcntl
 import os
 import signal
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from typing import IO, NamedTuple, Self
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self
+
+from instep.linux.memory import memory_file
 
 STDERR_BYTES = 1 << 18
 """So much of the standard error is kept at its start; the last bytes, which name the reason, are always kept."""
@@ -62,7 +63,7 @@ async def run(
         listing: its standard input.
         on_line: called with each line of its standard output, without the LF, in the loop's thread.
     """
-    with _memory_file(listing) as stdin:
+    with memory_file(listing) as stdin:
         # Its own session: an interrupt typed at the terminal is for the daemon alone, which then ends its children.
         process = subprocess.Popen(  # noqa: ASYNC220  # vfork and exec: 1 ms; a thread would cost more
             argv,
@@ -93,21 +94,6 @@ async def run(
             process.stderr.close()
     lines.close()
     return Exit(process.returncode, errors.value())
-
-
-@contextlib.contextmanager
-def _memory_file(content: bytes) -> Iterator[int]:
-    with _anonymous() as file:
-        file.write(content)
-        file.seek(0)
-        yield file.fileno()
-
-
-def _anonymous() -> IO[bytes]:
-    try:
-        return os.fdopen(os.memfd_create("instep-list", os.MFD_CLOEXEC), "w+b")
-    except (AttributeError, OSError):
-        return tempfile.TemporaryFile()
 
 
 async def _exited(process: subprocess.Popen[bytes]) -> None:
