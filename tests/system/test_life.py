@@ -318,9 +318,15 @@ def test_memory_does_not_grow_with_files_that_came_and_went(
         daemon.wait_equal(source, target)
         return int(daemon.status()["VmRSS"].split()[0])
 
-    # The allocator settles in the first two rounds.
-    first_kib = [come_and_go(number) for number in (0, 1)][-1]
-    last_kib = [come_and_go(number) for number in (2, 3, 4)][-1]
-    print(f"{first_kib} KiB, then {last_kib} KiB")
-    assert last_kib - first_kib < 3000
+    # What leaks never comes to rest: 5,000 names that are kept take at least 450 KiB in each round. An allocator does come to rest,
+    # though not always within the same number of rounds.
+    in_use_kib = [come_and_go(0)]
+
+    def came_to_rest() -> bool:
+        in_use_kib.append(come_and_go(len(in_use_kib)))
+        return len(in_use_kib) > 3 and in_use_kib[-1] - in_use_kib[-3] < 500
+
+    rests = any(came_to_rest() for _ in range(12))
+    print(f"{in_use_kib} KiB after each round")
+    assert rests
     assert daemon.stop() == 0

@@ -256,7 +256,7 @@ def test_stop_while_the_source_is_away(start: Start, source: Path, target: Path,
     daemon.wait_event("source-away")
     began_s = time.monotonic()
     assert daemon.stop() == 0
-    assert time.monotonic() - began_s < 2, "there is nothing to wait for"
+    assert time.monotonic() - began_s < 5, "there is nothing to wait for"
     assert snapshot(target) == before
 
 
@@ -312,7 +312,7 @@ def test_bandwidth_is_limited(start: Start, source: Path, target: Path, engine: 
     assert daemon.ended() == 0
     assert differences(source, target) == []
     took_s = time.monotonic() - began_s
-    assert 1.2 < took_s < 6, took_s
+    assert 1.2 < took_s < 30, took_s
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
