@@ -285,11 +285,66 @@ class Program:
     """How much of what it prints is kept for whoever asked for it, instead of being passed on."""
     timeout_s: float = float("inf")
     """After so long it is asked to end, and killed if it does not."""
+    directory: bytes | None = None
+    """Where it starts; None: where we are."""
+    files: tuple[ListFile, ...] = ()
+    user: int | None = None
+    """What it runs as; None: as we do."""
+    group: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListFile:
+    """A file that is made for one run, and removed after it unless it is to be kept."""
+
+    path: bytes
+    content: bytes
+    keep: bool = False
+
+
+class Told(NamedTuple):
+    """One path as the function of a module is told of it."""
+
+    path: bytes
+    mask: int
+    recursive: bool
+    old: int
+    """What it was: 0 unknown, 1 absent, 2 no directory, 3 a directory."""
+    new: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function of a module that was loaded for somebody's configuration, to be called."""
+
+    events: tuple[Told, ...] = ()
+    """For ``sync``."""
+    include: bytes | None = None
+    """For ``rsync``: the path of the list; None: ``sync`` is called."""
+    exclude: bytes | None = None
+    files: tuple[ListFile, ...] = ()
+    timeout_s: float = float("inf")
+    """After so long the process that runs it is killed."""
+    environment: Mapping[bytes, bytes] = field(default_factory=dict)
+    """What differs from our own while it runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """A signal to something that runs, and all that it started."""
+
+    number: int
+    """The handler's number for it."""
+    signal: int
+
+
+Work = Program | Call | Batch | Interrupt
+"""What a handler may ask for: a program, a function, an engine's work, or that one of these be interrupted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramEnd:
-    """How a program ended."""
+    """How a program, or what stands in its place, ended."""
 
     status: int
     """The exit status; 128 + N when signal N ended it, 127 when it could not be started: as shells have it."""
@@ -298,6 +353,8 @@ class ProgramEnd:
     """Why it could not be started."""
     output: bytes = b""
     timed_out: bool = False
+    failed: tuple[RelPath, ...] = ()
+    """The paths that were not brought over, where that is known of single ones."""
 
 
 @dataclass(slots=True)
