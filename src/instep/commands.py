@@ -39,11 +39,12 @@ def _run_handler(handler: Handler, mirrors: Sequence[MirrorSpec], *, told: Calla
     from instep.daemon.handled import Handled  # noqa: PLC0415  # as above
     from instep.daemon.run import Habits, run_units  # noqa: PLC0415
     from instep.daemon.supervisor import KeptMirror, Unit  # noqa: PLC0415
+    from instep.daemon.workshop import Workshop  # noqa: PLC0415
 
     def make(umask: int) -> Sequence[Unit]:
         units: list[Unit] = [KeptMirror(spec, umask=umask) for spec in mirrors]
         if handler.places or not units:
-            units.append(Handled(handler, umask=umask))
+            units.append(Handled(handler, Workshop(umask=umask)))
         return units
 
     # A configuration with functions of its own has no mirrors beside it: what they write gets the user's umask.

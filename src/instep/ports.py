@@ -14,11 +14,11 @@ from instep.model import (
     Landmarks,
     MonitorStatus,
     Outcome,
-    Program,
     ProgramEnd,
     Progress,
     RelPath,
     Report,
+    Work,
 )
 
 
@@ -153,10 +153,11 @@ class Place:
     """Absolute path, no trailing slash."""
     ignore: Callable[[RelPath, bool], bool]
     """Whether a path is of no interest; a directory that is not is not watched, nor is anything below it."""
+    one_file_system: bool = False
 
 
 class Handler(Protocol):
-    """Acts on events by having programs run: a state machine without clock or disk, given by a front end.
+    """Acts on events by having work done: a state machine without a clock, given by a front end.
 
     All calls come from one thread. ``now_s`` never goes back.
     """
@@ -178,20 +179,35 @@ class Handler(Protocol):
             Whether what is below this directory now shall be told as well, as if it had just been made.
         """
 
+    def appeared(self, place: int, path: RelPath, now_s: float) -> bool:
+        """All directories below this one are watched from now on; what is below may have come without an event.
+
+        Returns:
+            Whether it shall be told, as if it had just been made.
+        """
+
     def lost(self, place: int, now_s: float) -> None:
         """Events of this place may be missing: nothing that is remembered of it is certain."""
 
-    def due(self, now_s: float) -> Sequence[tuple[int, Program]]:
-        """What is to be run now, each with a number of the handler's choice. Called again after every other call."""
+    def due(self, now_s: float, *, drained: bool) -> Sequence[tuple[int, Work]]:
+        """What is to be done now, each with a number of the handler's choice. Called again after every other call.
+
+        Args:
+            now_s: the time.
+            drained: whether everything that happened before this call has been told.
+        """
 
     def finished(self, number: int, end: ProgramEnd, now_s: float) -> None:
-        """A program ended."""
+        """What was asked for under this number has ended; of an ``Interrupt`` nothing is told."""
 
     def wake_s(self) -> float | None:
         """When to call ``due`` though nothing happens; None: no need."""
 
     def stop(self) -> None:
-        """The process is to end: nothing more is asked for by ``due``."""
+        """The process is to end, and does so when ``due`` has nothing more and all that runs has ended."""
+
+    def reload(self) -> None:
+        """Read again what may be read again while it runs."""
 
     def log_status(self) -> None:
         """Say how things are."""

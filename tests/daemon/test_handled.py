@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from instep.daemon.handled import Handled
+from instep.daemon.workshop import Workshop
 from instep.linux.inotify import IN_CREATE, IN_DELETE, IN_MOVED_FROM, IN_MOVED_TO
-from instep.model import EventReport, Program, ProgramEnd
+from instep.model import EventReport, Program, ProgramEnd, RelPath
 from instep.monitors.inotify_events import InotifyEvents
 from instep.ports import Place
 
@@ -49,7 +50,10 @@ class Telling:
     def lost(self, place: int, now_s: float) -> None:
         self.told.append("lost")
 
-    def due(self, now_s: float) -> Sequence[tuple[int, Program]]:
+    def appeared(self, place: int, path: RelPath, now_s: float) -> bool:
+        return True
+
+    def due(self, now_s: float, *, drained: bool) -> Sequence[tuple[int, Program]]:
         if self.at_s is not None and now_s >= self.at_s:
             self.at_s = None
             self.woken += 1
@@ -66,6 +70,9 @@ class Telling:
 
     def stop(self) -> None:
         self.told.append("stop")
+
+    def reload(self) -> None:
+        self.told.append("reload")
 
     def log_status(self) -> None:
         self.told.append("status")
@@ -86,7 +93,7 @@ async def until(done: Callable[[], bool]) -> None:
 def drive(root: Path, work: Callable[[Telling, Handled], Awaitable[None]]) -> tuple[Telling, int]:
     async def run() -> tuple[Telling, int]:
         handler = Telling(root)
-        handled = Handled(handler, umask=0o022)
+        handled = Handled(handler, Workshop(umask=0o022))
         running = asyncio.create_task(handled.run())
         await until(lambda: "started" in handler.told)
         await work(handler, handled)
@@ -202,4 +209,4 @@ def test_a_crash_elsewhere_counts_as_lost(root: Path) -> None:
         handled.stop()
 
     handler, _ = drive(root, work)
-    assert handler.told == ["started", "lost", "status", "lost", "stop"]
+    assert handler.told == ["started", "lost", "status", "reload", "lost", "stop"]

@@ -14,8 +14,7 @@ from instep.core.timing import big_wait_s
 from instep.daemon.locks import TargetLocks
 from instep.daemon.target import Target
 from instep.errors import UsageError
-from instep.model import RelPath
-from instep.ports import Engine, Monitor, Verifier
+from instep.ports import Engine, Monitor, Place, Verifier
 from instep.spec import EngineName, MirrorSpec, TargetSpec
 
 if TYPE_CHECKING:
@@ -92,11 +91,11 @@ def build_monitor(spec: MirrorSpec, filters: Filter, *, copying: bool = True) ->
     )
 
 
-def build_event_monitor(root: bytes, ignore: Callable[[RelPath, bool], bool]) -> Monitor:
+def build_event_monitor(place: Place) -> Monitor:
     """A monitor that says what the kernel called each event, not yet started."""
     from instep.monitors.inotify_events import InotifyEvents  # noqa: PLC0415  # as above
 
-    return InotifyEvents(root, ignore=ignore)
+    return InotifyEvents(place.root, ignore=place.ignore, one_file_system=place.one_file_system)
 
 
 def _shares_file_system(source: bytes, target: TargetSpec) -> bool:

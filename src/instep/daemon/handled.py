@@ -1,4 +1,4 @@
-"""Drives a handler: events of its places in, programs out."""
+"""Drives a handler: events of its places in, work out."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from instep.daemon.build import build_event_monitor
-from instep.engines.command.program import run as run_program
+from instep.daemon.workshop import Workshop
 from instep.linux.inotify import IN_CREATE
 from instep.linux.openat import open_directory
 from instep.logs import fields
-from instep.model import ROOT, EventReport, Program, RelPath, Report, Scope
-from instep.ports import Handler, Monitor
+from instep.model import ROOT, Batch, Call, EventReport, Interrupt, Program, RelPath, Report, Scope
+from instep.ports import Handler, Monitor, Place
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +27,23 @@ GATHER_S = 0.002
 class Handled:
     """One handler with its monitors and running programs; a unit of the process (``daemon.supervisor.Unit``)."""
 
-    def __init__(self, handler: Handler, *, umask: int) -> None:
+    def __init__(
+        self, handler: Handler, workshop: Workshop, *, build: Callable[[Place], Monitor] = build_event_monitor
+    ) -> None:
+        """Neither is started here.
+
+        Args:
+            handler: what decides.
+            workshop: where work is done.
+            build: what makes the monitor of a place.
+        """
         self._handler = handler
-        self._umask = umask
+        self._workshop = workshop
+        self._build = build
         self._monitors: list[Monitor] = []
         self._roots: list[int] = []
         self._armed: set[int] = set()
-        self._programs: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._gathering: asyncio.TimerHandle | None = None
         self._ended: asyncio.Future[int] | None = None
@@ -51,31 +61,33 @@ class Handled:
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         try:
+            await self._workshop.open()
             for place in self._handler.places:
-                monitor = build_event_monitor(place.root, place.ignore)
+                monitor = self._build(place)
                 self._monitors.append(monitor)
                 monitor.start()
                 self._roots.append(os.open(place.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             for number, monitor in enumerate(self._monitors):
                 loop.add_reader(monitor.fileno(), self._turn, number)
             self._handler.started(self._clock())
-            for number in range(len(self._monitors)):
-                self._read(number)
             self._act()
             return await self._ended
         finally:
             self._close()
+            await self._workshop.close()
 
     def stop(self) -> None:
-        """Start nothing more; end when the programs that run have."""
-        if not self._stopping:
-            self._stopping = True
-            self._handler.stop()
-        self._check()
+        """Let the handler wind up; end when it wants nothing more, and what runs has ended."""
+        self._stopping = True
+        self._handler.stop()
+        self._act()
 
     def end(self) -> None:
-        """End now, but for programs that run: they are waited for, however long it takes."""
-        self.stop()
+        """There is nothing to cut short: what runs is waited for, however long it takes."""
+
+    def poke(self) -> None:
+        """The handler was told something by its front end: see what it wants now."""
+        self._act()
 
     def crashed(self) -> None:
         """An event may have been dropped half-way."""
@@ -84,7 +96,9 @@ class Handled:
         self._act()
 
     def reload(self) -> None:
-        """What a handler is made of is read by its front end."""
+        """What may be read again is the handler's to know."""
+        self._handler.reload()
+        self._act()
 
     def log_status(self) -> None:
         """The handler's own report."""
@@ -105,9 +119,9 @@ class Handled:
         for monitor in self._monitors:
             loop.remove_reader(monitor.fileno())
             monitor.close()
-        for fd in self._roots:
-            os.close(fd)
-        for task in self._programs:
+        while self._roots:
+            os.close(self._roots.pop())
+        for task in self._running:
             task.cancel()
 
     def _finish(self, status: int) -> None:
@@ -147,7 +161,7 @@ class Handled:
                 self._armed.add(number)
             elif self._is_there(number):
                 self._handler.lost(number, now_s)
-        else:
+        elif self._handler.appeared(number, report.path, now_s):
             for found in self._found(number, report):
                 self._handler.note(number, found, now_s)
 
@@ -194,23 +208,31 @@ class Handled:
                     below.append(path)
             todo += reversed(below)
 
-    # ---- programs out ----
+    # ---- work out ----
 
     def _act(self) -> None:
         """Start what is due, and see when to look again."""
-        handler = self._handler
-        if self._stopping:
-            self._check()
+        if self._ended is None or self._ended.done():
             return
+        handler = self._handler
+        for number in range(len(self._roots)):
+            self._read(number)
         now_s = self._clock()
-        for number, program in handler.due(now_s):
-            task = asyncio.get_running_loop().create_task(self._run(number, program))
-            self._programs.add(task)
+        for number, work in handler.due(now_s, drained=all(monitor.drained for monitor in self._monitors)):
+            if isinstance(work, Interrupt):
+                self._workshop.interrupt(work)
+            else:
+                self._running.add(asyncio.get_running_loop().create_task(self._run(number, work)))
         if handler.exit_status is not None:
             self._finish(handler.exit_status)
-            return
+        elif self._stopping and not self._running:
+            self._finish(0)
+        else:
+            self._sleep(now_s)
+
+    def _sleep(self, now_s: float) -> None:
         wakes = [wake_s + now_s for monitor in self._monitors if (wake_s := monitor.wake_s()) is not None]
-        wake_s = handler.wake_s()
+        wake_s = self._handler.wake_s()
         if wake_s is not None:
             wakes.append(wake_s)
         if self._timer is not None:
@@ -221,16 +243,13 @@ class Handled:
 
     def _wake(self) -> None:
         self._timer = None
-        for number, monitor in enumerate(self._monitors):
-            if monitor.wake_s() is not None:
-                self._read(number)
         self._act()
 
-    async def _run(self, number: int, program: Program) -> None:
-        end = await run_program(program, umask=self._umask)
+    async def _run(self, number: int, work: Program | Call | Batch) -> None:
+        end = await self._workshop.run(number, work)
         task = asyncio.current_task()
         assert task is not None
-        self._programs.discard(task)
+        self._running.discard(task)
         try:
             self._handler.finished(number, end, self._clock())
             self._act()
@@ -238,9 +257,3 @@ class Handled:
             # A defect must not be swallowed with the task: it ends what cannot be trusted any more.
             log.exception("handler-crashed", extra=fields(now="this handler ends", fix="please report it"))
             self._finish(1)
-
-    def _check(self) -> None:
-        if self._handler.exit_status is not None:
-            self._finish(self._handler.exit_status)
-        elif self._stopping and not self._programs:
-            self._finish(0)

@@ -21,7 +21,7 @@ from instep.linux.inotify import (
     IN_Q_OVERFLOW,
     IN_UNMOUNT,
 )
-from instep.model import EventReport, RelPath, Report, Scope
+from instep.model import ROOT, EventReport, RelPath, Report, Scope
 from instep.monitors.inotify import InotifyMonitor
 
 _LOST = IN_IGNORED | IN_UNMOUNT | IN_DELETE_SELF | IN_MOVE_SELF
@@ -56,7 +56,9 @@ class InotifyEvents(InotifyMonitor):
                 self._lost(node, mask, out)
                 continue
             if not name:
-                self._itself(node, mask, [])  # Its parent tells the same.
+                self._itself(node, mask, [])
+                if node.parent is None:  # Of any other its parent tells the same.
+                    out.append(event(ROOT, mask & ~IN_ISDIR, True))
                 continue
             prefix = node.path()
             path = RelPath(prefix + b"/" + name if prefix else name)

@@ -1,4 +1,4 @@
-"""What clsync's options, environment and configuration files come to: one frozen value, replaced when a setting changes.
+"""What clsync's options and configuration files come to: one frozen value, replaced when a setting changes.
 
 Facts (names, defaults, meanings): the manual page of clsync 0.4.5 and its observed behaviour. Fields are named as the
 options, with underscores. Paths are absolute, as resolved at start.
@@ -132,7 +132,7 @@ class Settings:
     """User and group."""
     status_file: bytes | None = None
     pid_file: bytes | None = None
-    dump_dir: bytes = b"/tmp/clsync-dump-nolabel"  # noqa: S108  # clsync's
+    dump_dir: bytes = b"/tmp/clsync-dump-nolabel"
     background: bool = False
     output: Output = Output.STDERR
     verbose: int = 3

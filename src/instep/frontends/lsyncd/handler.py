@@ -274,6 +274,8 @@ class SyncHandler:
 
     def note(self, place: int, report: EventReport, now_s: float) -> bool:
         """Take in one event; True: what is below this directory is to be told as well."""
+        if not report.path:
+            return False  # Of the source itself nothing is told.
         sync = self.syncs[place]
         self._changed = True
         excludes = sync.selection.excludes
@@ -316,7 +318,11 @@ class SyncHandler:
         sync.queue.clear()
         self._begin(sync, now_s)
 
-    def due(self, now_s: float) -> Sequence[tuple[int, Program]]:
+    def appeared(self, place: int, path: RelPath, now_s: float) -> bool:  # noqa: ARG002  # the protocol's
+        """What a new directory holds is told."""
+        return True
+
+    def due(self, now_s: float, *, drained: bool) -> Sequence[tuple[int, Program]]:  # noqa: ARG002  # the protocol's
         """Let the configuration act; the programs it wants to be run."""
         if self._is_over():
             return ()
@@ -378,6 +384,9 @@ class SyncHandler:
         self._stopping = True
         if self._children:
             self.log.say("Normal", b"waiting for %d more child processes." % len(self._children))
+
+    def reload(self) -> None:
+        """A hangup ends it: the configuration is read anew by another."""
 
     def log_status(self) -> None:
         """Nothing asks for it: lsyncd has no signal for that."""

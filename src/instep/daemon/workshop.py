@@ -1,0 +1,113 @@
+"""Where what handlers ask for is done: programs run, functions of modules called, an engine put to work."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Protocol
+
+from instep.engines.command.program import run as run_program
+from instep.model import Batch, Call, Interrupt, Program, ProgramEnd
+
+
+class Programs(Protocol):
+    """Runs programs: here, or by a helper that has the rights."""
+
+    async def __call__(self, program: Program, *, umask: int) -> ProgramEnd:
+        """Run one to its end."""
+
+
+class Module(Protocol):
+    """A loaded module whose functions are called."""
+
+    async def open(self) -> None:
+        """Load it.
+
+        Raises:
+            OperatorError: it cannot be, or does not want to.
+        """
+
+    async def call(self, call: Call) -> ProgramEnd:
+        """Call one function to its end."""
+
+    def interrupt(self, number: int) -> None:
+        """Pass a signal on to the processes that the module started."""
+
+    async def close(self) -> None:
+        """Let it wind up."""
+
+
+class Brings(Protocol):
+    """An engine with its target, for a handler."""
+
+    async def bring(self, batch: Batch) -> ProgramEnd:
+        """Bring the paths of a batch in step; failures are in the end."""
+
+    async def close(self) -> None:
+        """Let go of the target."""
+
+
+class Workshop:
+    """Does one handler's work. Used in the loop's thread."""
+
+    def __init__(
+        self,
+        *,
+        umask: int,
+        programs: Programs | None = None,
+        module: Module | None = None,
+        engine: Brings | None = None,
+    ) -> None:
+        """Nothing is started.
+
+        Args:
+            umask: what programs get.
+            programs: what runs them; None: this process.
+            module: for a handler that asks for calls.
+            engine: for one that asks for batches.
+        """
+        self._umask = umask
+        self._programs = programs
+        self._module = module
+        self._engine = engine
+        self._pids: dict[int, int] = {}
+
+    async def open(self) -> None:
+        """Get ready.
+
+        Raises:
+            OperatorError: the module cannot be used.
+        """
+        if self._module is not None:
+            await self._module.open()
+
+    async def run(self, number: int, work: Program | Call | Batch) -> ProgramEnd:
+        """Do one thing to its end."""
+        if isinstance(work, Batch):
+            assert self._engine is not None
+            return await self._engine.bring(work)
+        if isinstance(work, Call):
+            assert self._module is not None
+            return await self._module.call(work)
+        try:
+            if self._programs is not None:
+                return await self._programs(work, umask=self._umask)
+            return await run_program(work, umask=self._umask)
+        finally:
+            self._pids.pop(number, None)
+
+    def interrupt(self, what: Interrupt) -> None:
+        """Send a signal to what runs under this number and all that it started; nothing if it has ended."""
+        pid = self._pids.get(what.number)
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, what.signal)
+        elif self._module is not None:
+            self._module.interrupt(what.signal)
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        if self._module is not None:
+            await self._module.close()
+        if self._engine is not None:
+            await self._engine.close()
