@@ -95,9 +95,9 @@ def test_a_stopped_rsync_holds_up_no_other_path(start: Start, source: Path, targ
 def test_a_worker_is_killed_or_stopped(start: Start, source: Path, target: Path, number: signal.Signals) -> None:
     for each in range(30):
         written(source / f"f{each}", "old", 30_000)
-    daemon = start(source, target, "--engine=native", "--bwlimit=1M")
-    workers = started(daemon, "python")
+    daemon = start(source, target, "--engine=native", "--bwlimit=300K")
     wait_until(lambda: target.exists() and bool(os.listdir(target)), "the first copy has begun")
+    workers = started(daemon, "python")  # By now those that copy are among them.
     signalled(workers, number)
     if number is signal.SIGSTOP:
         written(source / "late", "while the worker is stopped")

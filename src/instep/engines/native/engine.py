@@ -286,6 +286,9 @@ class NativeEngine:
         total.levels += owed
         done = False
         try:
+            if total.levels:
+                # By themselves: a change may lead into the same directories, and two at one are in each other's way.
+                await self._in_workers(pool, (), total, holds=holds)
             await self._in_workers(pool, rest, total, holds=holds)
             if limited and total.extra:
                 full, content = total.full, by_path[ROOT].content

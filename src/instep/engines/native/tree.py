@@ -25,6 +25,8 @@ from instep.model import TEMPORARY_PREFIX, is_temporary
 
 _TEMPORARY = os.fsdecode(TEMPORARY_PREFIX)
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+LOOKS = 3
+"""At a directory that another worker replaces; it does so once."""
 
 
 def walk(
@@ -75,7 +77,6 @@ def level(session: Session, path: bytes, tally: Tally, *, content: bool, fresh: 
         if error.errno not in _VANISHED:
             tally.failures.append((path, reason_of(error, "cannot read the source directory"), False))
         return []  # Vanished meanwhile: its own report, or its parent's, says so.
-    target = -1
     try:
         elsewhere = session.settings.one_file_system and os.fstat(source).st_dev != session.device
         if fresh and path and not elsewhere and not session.settings.dry_run and session.brake is None:
@@ -83,28 +84,44 @@ def level(session: Session, path: bytes, tally: Tally, *, content: bool, fresh: 
             if hidden is not None:
                 return hidden
             fresh = False
-        try:
-            target = open_directory(session.target, path)
-        except OSError as error:
-            if session.settings.dry_run and error.errno in _VANISHED:
-                planned: list[tuple[bytes, bool, bool]] = []
-                _level(session, source, -1, path, tally, planned, content=content, fresh=True)
-                return planned
-            tally.failures.append((path, reason_of(error, "cannot open the target directory"), False))
-            return []
-        below: list[tuple[bytes, bool, bool]] = []
-        try:
-            if not elsewhere:
-                _level(session, source, target, path, tally, below, content=content, fresh=fresh)
-            if not session.settings.dry_run:
-                session.attributes.to_existing(source, target, os.fstat(source), os.fstat(target))
-        except OSError as error:
-            failed(tally, path, error, "cannot bring the directory in step")
-        return below
+        for _ in range(LOOKS):
+            failures = len(tally.failures)
+            below = _existing(session, source, path, tally, content=content, fresh=fresh, elsewhere=elsewhere)
+            if below is not None:
+                return below
+            del tally.failures[failures:]
+        tally.failures.append((path, "the target directory was replaced whenever it was looked at", False))
+        return []
     finally:
         os.close(source)
-        if target >= 0:
-            os.close(target)
+
+
+def _existing(
+    session: Session, source: int, path: bytes, tally: Tally, *, content: bool, fresh: bool, elsewhere: bool
+) -> list[tuple[bytes, bool, bool]] | None:
+    """Bring a directory in step where it stands; None when it was no longer there at the end."""
+    below: list[tuple[bytes, bool, bool]] = []
+    try:
+        target = open_directory(session.target, path)
+    except OSError as error:
+        if session.settings.dry_run and error.errno in _VANISHED:
+            _level(session, source, -1, path, tally, below, content=content, fresh=True)
+        else:
+            tally.failures.append((path, reason_of(error, "cannot open the target directory"), False))
+        return below
+    try:
+        if not elsewhere:
+            _level(session, source, target, path, tally, below, content=content, fresh=fresh)
+        if not session.settings.dry_run:
+            theirs = os.fstat(target)
+            if not theirs.st_nlink:
+                return None  # Another worker has put a filled directory in its place.
+            session.attributes.to_existing(source, target, os.fstat(source), theirs)
+    except OSError as error:
+        failed(tally, path, error, "cannot bring the directory in step")
+    finally:
+        os.close(target)
+    return below
 
 
 def _fill(
