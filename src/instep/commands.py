@@ -51,3 +51,10 @@ def _run_handler(handler: Handler, mirrors: Sequence[MirrorSpec], *, told: Calla
     habits = Habits(hangup_ends=True, user_signals=False, hurries=False, told=told, exact_modes=bool(mirrors))
     ended = run_units(make, habits=habits)
     return ended.status, ended.signal
+
+
+def clsyncctl(argv: Sequence[str] | None = None) -> int:
+    """The ``clsyncctl`` command; returns the exit status."""
+    from instep.frontends.clsync.ctl import main  # noqa: PLC0415  # as above
+
+    return main(argv)

@@ -4,7 +4,9 @@
     ├── UsageError         wrong option, pattern or combination
     ├── SourceError        the source cannot be mirrored as asked
     ├── TargetError        a target cannot be used as asked
-    └── ToolMissing        a program or kernel facility that was asked for is not there
+    ├── ToolMissing        a program or kernel facility that was asked for is not there
+    ├── ModuleRefused      a module of functions cannot be used, or does not want to be
+    └── CannotConfine      the process cannot be shut in as asked
     TargetAway             not for the operator: a target cannot be reached now, the daemon tries again
 
 Each one says what happened to which object (``what``), what instep does now (``now``) and what to do (``fix``). A
@@ -52,6 +54,24 @@ class TargetError(OperatorError):
 
 class ToolMissing(OperatorError):
     """A program or kernel facility that was asked for is not there."""
+
+
+class ModuleRefused(OperatorError):
+    """A module of functions cannot be used, or does not want to be."""
+
+    def __init__(self, code: str, what: str, *, status: int, fix: str = "", now: str = "nothing was started") -> None:
+        super().__init__(code, what, fix=fix, now=now)
+        self.status = status
+        """What a command ends with that works as clsync does: the module's own, if it was asked."""
+
+
+class CannotConfine(OperatorError):
+    """The process cannot be shut in as asked, or the helper that has its rights does not serve it any more."""
+
+    def __init__(self, code: str, what: str, *, status: int, fix: str = "", now: str = "nothing was started") -> None:
+        super().__init__(code, what, fix=fix, now=now)
+        self.status = status
+        """What a command ends with that works as clsync does: the errno of the step that failed."""
 
 
 class TargetAway(Exception):

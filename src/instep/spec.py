@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 class EngineName(enum.Enum):
@@ -62,14 +64,23 @@ class Pace:
     """At least this long between the starts of two batches of one target."""
 
 
+Subject = Literal["directories", "others", "all"]
+"""Whose paths an expression is searched in."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One filter rule in rsync's pattern language, in the order given."""
+    """One filter rule, in the order given: a pattern in rsync's language, or an expression of Python's ``re``.
+
+    Only the native engine and the index know expressions.
+    """
 
     include: bool
     pattern: bytes
     origin: str = ""
     """Where it stands, for messages: ``--exclude`` or ``FILE:LINE``."""
+    searched_in: Subject | None = None
+    """Not None: ``pattern`` is an expression, without groups, searched in the whole path of these objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,3 +216,35 @@ class VerificationSpec:
     """Contents too, not only what a listing shows."""
     repair: bool = False
     """What differs is brought in step."""
+
+
+class ModuleKind(enum.Enum):
+    """What a module of functions is written in."""
+
+    SHARED_OBJECT = "shared-object"
+    """C, or anything else with clsync's binary interface."""
+    PYTHON = "python"
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleSpec:
+    """A module with functions that act on changes, and what it is told at its start."""
+
+    kind: ModuleKind
+    path: bytes
+    """Absolute."""
+    takes_lists: bool
+    """Its function ``rsync`` is called, with the paths of two lists; else ``sync``, with the changed paths."""
+    watch_dir: bytes
+    """Absolute; its processes start there."""
+    destination_dir: bytes | None = None
+    label: bytes = b""
+    lists_dir: bytes | None = None
+    retries: int = 1
+    flags: Mapping[int, int] = field(default_factory=dict)
+    """clsync's options by the numbers that modules know them by."""
+    processes: int = 1
+    """How many calls may go on at once: each has a process of its own. 1: one process for life, unless it crashes."""
+    user: int | None = None
+    """What it runs as; None: as we do."""
+    group: int | None = None

@@ -64,7 +64,7 @@ def arm(role: str) -> None:
 def _wrap_engines() -> None:
     from instep.daemon import build
 
-    real = build._engine
+    real = build.build_engine
 
     def made(*args: Any) -> Any:
         engine: Any = real(*args)
@@ -84,7 +84,7 @@ def _wrap_engines() -> None:
         engine.sync_now, engine.sync = sync_now, sync
         return engine
 
-    setattr(build, "_engine", made)  # noqa: B010  # mypy knows its type
+    setattr(build, "build_engine", made)  # noqa: B010  # mypy knows its type
 
 
 def _wrap_workers() -> None:

@@ -1,4 +1,4 @@
-"""rsync's include/exclude patterns, compiled once to a verdict per path.
+"""rsync's include/exclude patterns, and regular expressions, compiled once to a verdict per path.
 
 Facts (rsync(1) "PATTERN MATCHING RULES"; where the page is silent, found by asking rsync 3.5.0, and held by the tests):
 
@@ -33,7 +33,11 @@ class Filter:
     __slots__ = ("_by_name", "_directories", "_match_directory", "_match_other", "is_trivial")
 
     def __init__(self, rules: Sequence[Rule]) -> None:
-        patterns = [(rule.include, _Pattern(rule.pattern)) for rule in rules if rule.pattern]
+        patterns = [
+            (rule.include, _Pattern(rule.pattern) if rule.searched_in is None else _Expression(rule))
+            for rule in rules
+            if rule.pattern
+        ]
         self.is_trivial = not patterns
         """There are no rules."""
         self._by_name = all(pattern.by_name for _, pattern in patterns)
@@ -86,7 +90,9 @@ class Filter:
         return excluded
 
 
-def _compile(patterns: Iterable[tuple[bool, _Pattern]], *, is_dir: bool, by_name: bool) -> re.Pattern[bytes]:
+def _compile(
+    patterns: Iterable[tuple[bool, _Pattern | _Expression]], *, is_dir: bool, by_name: bool
+) -> re.Pattern[bytes]:
     """One expression for all rules: alternatives are tried in order; an empty group marks those that exclude.
 
     Order only counts between rules that decide differently, so neighbours that agree share the search for a
@@ -155,6 +161,24 @@ class _Pattern:
         if is_dir and self._directory_too and len(tokens) > 2 and tokens[-2] == _SLASH:
             body += b"|" + _join(tokens[:-2], virtual_slash=self._stars_first)
         return body
+
+
+class _Expression:
+    """A regular expression, in the terms of a pattern."""
+
+    __slots__ = ("_body", "_directories", "_others")
+
+    by_name = False
+    start = b""
+
+    def __init__(self, rule: Rule) -> None:
+        self._body = b"(?s:.*?)(?:" + rule.pattern + b")(?s:.*)"
+        self._directories = rule.searched_in in ("directories", "all")
+        self._others = rule.searched_in in ("others", "all")
+
+    def body(self, *, is_dir: bool) -> bytes | None:
+        """What has to match the whole path; None: the rule is not about such objects."""
+        return self._body if (self._directories if is_dir else self._others) else None
 
 
 def _join(tokens: Sequence[bytes], *, virtual_slash: bool) -> bytes:

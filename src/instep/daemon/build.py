@@ -15,7 +15,7 @@ from instep.daemon.locks import TargetLocks
 from instep.daemon.target import Target
 from instep.errors import UsageError
 from instep.ports import Engine, Monitor, Place, Verifier
-from instep.spec import EngineName, MirrorSpec, TargetSpec
+from instep.spec import EngineName, MirrorSpec, Rule, TargetSpec
 
 if TYPE_CHECKING:
     from instep.engines.native.session import Settings
@@ -25,19 +25,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """What all targets of one mirror share."""
+class Ground:
+    """What engines and verifiers stand on."""
 
     spec: MirrorSpec
     source_fd: int
+    umask: int = 0o022
+    contents: Contents | None = None
+    """What the targets that agents serve share of what was read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built(Ground):
+    """What all targets of one mirror share."""
+
     changelog: ChangeLog
     settled: Callable[[], None]
     clock: Callable[[], float]
-    umask: int = 0o022
     locks: TargetLocks | None = None
     """None: nothing is written, so nobody has to be kept away."""
-    contents: Contents | None = None
-    """What the targets that agents serve share of what was read."""
 
 
 def build_targets(built: Built) -> list[Target]:
@@ -49,7 +55,7 @@ def build_targets(built: Built) -> list[Target]:
     return [
         Target(
             os.fsdecode(target.address),
-            _engine(built, target),
+            build_engine(built, target),
             built.changelog,
             spacing_s=built.spec.pace.spacing_s,
             settled=built.settled,
@@ -60,7 +66,7 @@ def build_targets(built: Built) -> list[Target]:
     ]
 
 
-def build_verifier(built: Built, target: TargetSpec, *, checksum: bool) -> Verifier:
+def build_verifier(built: Ground, target: TargetSpec, *, checksum: bool) -> Verifier:
     """What compares one target with the source, not yet open."""
     spec = built.spec
     if target.is_local:
@@ -123,7 +129,8 @@ def engine_of(target: TargetSpec) -> EngineName:
     return target.engine
 
 
-def _engine(built: Built, target: TargetSpec) -> Engine:
+def build_engine(built: Ground, target: TargetSpec) -> Engine:
+    """What brings paths to one target, not yet open."""
     spec = built.spec
     big = functools.partial(big_wait_s, spec.pace)
     if engine_of(target) is EngineName.NATIVE:
@@ -148,7 +155,20 @@ def _engine(built: Built, target: TargetSpec) -> Engine:
     return _rsync(built, target)
 
 
-def _remote(built: Built, target: TargetSpec) -> RemoteEngine:
+def _patterns(spec: MirrorSpec, target: TargetSpec) -> tuple[Rule, ...]:
+    """The rules for an engine that does not know regular expressions."""
+    for rule in spec.rules:
+        if rule.searched_in is not None:
+            raise UsageError(
+                "engine-not-possible",
+                f"{rule.origin} is a regular expression, and only the native engine knows these,"
+                f" not the one for {os.fsdecode(target.address)}",
+                fix="give patterns as rsync has them, or a target on this machine",
+            )
+    return spec.rules
+
+
+def _remote(built: Ground, target: TargetSpec) -> RemoteEngine:
     from instep.engines.remote.engine import RemoteEngine  # noqa: PLC0415  # as above
     from instep.engines.remote.session import Settings as RemoteSettings  # noqa: PLC0415
 
@@ -158,7 +178,7 @@ def _remote(built: Built, target: TargetSpec) -> RemoteEngine:
         source_fd=built.source_fd,
         settings=RemoteSettings(
             spec.preserve,
-            rules=spec.rules,
+            rules=_patterns(spec, target),
             delete=spec.delete,
             delete_excluded=spec.delete_excluded,
             one_file_system=spec.one_file_system,
@@ -176,7 +196,7 @@ def _remote(built: Built, target: TargetSpec) -> RemoteEngine:
     )
 
 
-def _native_settings(built: Built) -> Settings:
+def _native_settings(built: Ground) -> Settings:
     from instep.engines.native.session import LARGE_BYTES, Settings  # noqa: PLC0415  # as above
 
     spec = built.spec
@@ -194,7 +214,7 @@ def _native_settings(built: Built) -> Settings:
     )
 
 
-def _rsync(built: Built, target: TargetSpec) -> RsyncEngine:
+def _rsync(built: Ground, target: TargetSpec) -> RsyncEngine:
     spec = built.spec
     from instep.engines.rsync.engine import RsyncEngine  # noqa: PLC0415  # as above
 
@@ -204,7 +224,7 @@ def _rsync(built: Built, target: TargetSpec) -> RsyncEngine:
         source_fd=built.source_fd,
         preserve=spec.preserve,
         delete=spec.delete,
-        rules=spec.rules,
+        rules=_patterns(spec, target),
         delete_excluded=spec.delete_excluded,
         extra_args=spec.rsync_args,
         program=spec.rsync_program,

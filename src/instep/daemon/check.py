@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from instep.core.changelog import ChangeLog
-from instep.daemon.build import Built, build_targets
+from instep.daemon.build import Ground, build_engine
 from instep.daemon.far import FarEngine
 from instep.engines import ssh
 from instep.engines.probe import judge, reach
@@ -76,8 +74,7 @@ async def _tried(spec: MirrorSpec, target: TargetSpec, findings: list[Finding]) 
         source = os.open(empty, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             alone = replace(spec, source=os.fsencode(empty), targets=(target,), dry_run=True)
-            built = Built(alone, source, ChangeLog(quiet_s=0, hold_s=0), settled=_nothing, clock=time.monotonic)
-            engine = build_targets(built)[0].engine
+            engine = build_engine(Ground(alone, source), target)
             try:
                 await engine.open()
                 findings += _lacking(engine)
@@ -125,7 +122,3 @@ def _refusal(name: str, error: Exception) -> Finding:
     if isinstance(error, TimeoutError):
         return Finding(name, Verdict.BAD, f"no answer within {reach.LIMIT_S:g} s", "look at the host and the network")
     return Finding(name, Verdict.BAD, str(error), "a mirror would wait and try again")
-
-
-def _nothing() -> None:
-    pass

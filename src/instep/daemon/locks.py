@@ -150,7 +150,10 @@ class TargetLocks:
             return "is the very directory"
         spec = self._spec
         if real.startswith(_slashed(theirs)):
-            rules = tuple(Rule(include, os.fsencode(pattern)) for include, pattern in record["rules"])
+            rules = tuple(
+                Rule(include, os.fsencode(pattern), "", *searched_in)
+                for include, pattern, *searched_in in record["rules"]
+            )
             inner, delete, excluded = real[len(_slashed(theirs)) :], record["delete"], record["delete_excluded"]
             return "" if _spares(inner, rules, delete=delete, delete_excluded=excluded) else "lies inside"
         if theirs.startswith(_slashed(real)):
@@ -168,7 +171,7 @@ class TargetLocks:
             "source": os.fsdecode(spec.source),
             "target": os.fsdecode(target.address),
             "real": real,
-            "rules": [(rule.include, os.fsdecode(rule.pattern)) for rule in spec.rules],
+            "rules": [(rule.include, os.fsdecode(rule.pattern), rule.searched_in) for rule in spec.rules],
             "delete": spec.delete,
             "delete_excluded": spec.delete_excluded,
         }

@@ -117,7 +117,7 @@ class Mirror:
             built = Built(
                 spec,
                 self._source,
-                self.changelog,
+                changelog=self.changelog,
                 settled=self._check,
                 clock=self._clock,
                 umask=self._umask,

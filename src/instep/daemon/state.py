@@ -89,7 +89,7 @@ def mirror_key(spec: MirrorSpec) -> str:
     what = (
         spec.source,
         tuple((target.address, target.engine.value) for target in spec.targets),
-        tuple((rule.include, rule.pattern) for rule in spec.rules),
+        tuple((rule.include, rule.pattern, rule.searched_in) for rule in spec.rules),
         tuple(getattr(spec.preserve, name) for name in spec.preserve.__slots__),
         (spec.delete, spec.delete_excluded, spec.one_file_system),
         spec.rsync_args,

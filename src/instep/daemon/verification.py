@@ -67,7 +67,7 @@ class Verification:
         built = Built(
             mirror,
             source,
-            ChangeLog(),
+            changelog=ChangeLog(),
             settled=self._settled.set,
             clock=time.monotonic,
             umask=self._umask,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import astuple
 
 from instep.core.filters import Filter
 from instep.index.scan import Scanner
@@ -19,7 +20,7 @@ SURVEY = 1
 
 def greeting(rules: tuple[Rule, ...], *, one_file_system: bool) -> Values:
     """What a worker is told first."""
-    return (tuple((rule.include, rule.pattern, rule.origin) for rule in rules), one_file_system)
+    return (tuple(astuple(rule) for rule in rules), one_file_system)
 
 
 class _Work:

@@ -10,6 +10,7 @@ object that is open, whatever happened to its name.
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import os
 import struct
@@ -65,8 +66,24 @@ def add_watch(queue: int, directory: int, mask: int) -> int:
     """
     wd: int = _calls()[1](queue, b"/proc/self/fd/%d" % directory, mask)
     if wd < 0:
+        if ctypes.get_errno() == errno.ENOENT:
+            return _add_watch_without_proc(queue, directory, mask)
         raise failure()
     return wd
+
+
+def _add_watch_without_proc(queue: int, directory: int, mask: int) -> int:
+    """The same where there is no /proc, as in a changed root: by standing in the directory meanwhile."""
+    here = os.open(b".", os.O_PATH | os.O_CLOEXEC)
+    try:
+        os.fchdir(directory)
+        wd: int = _calls()[1](queue, b".", mask)
+        if wd < 0:
+            raise failure()
+        return wd
+    finally:
+        os.fchdir(here)
+        os.close(here)
 
 
 def remove_watch(queue: int, wd: int) -> None:

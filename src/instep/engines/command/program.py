@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from typing import IO
 
+from instep.engines.command.launcher import Launcher
+from instep.engines.command.listfiles import list_files
 from instep.linux.memory import anonymous_file, memory_file
 from instep.model import Program, ProgramEnd
 
@@ -22,32 +26,56 @@ CANNOT_START = 127
 GRACE_S = 5.0
 """How long a program that was asked to end may take before it is killed. Guessed."""
 
+Interruption = Callable[[int], None]
+"""Sends the signal of this number to a program and all that it started; nothing if it has ended."""
 
-async def run(program: Program, *, umask: int) -> ProgramEnd:
+
+async def run(
+    program: Program,
+    *,
+    umask: int,
+    launcher: Launcher | None = None,
+    started: Callable[[Interruption], None] | None = None,
+) -> ProgramEnd:
     """Run a program to its end. When cancelled, it is left running: whoever needs it gone has set ``timeout_s``.
 
     Args:
         program: what to run.
-        umask: the one it gets.
+        umask: the one it gets, and the list files that are made for it.
+        launcher: what starts it; None: we do.
+        started: given, as soon as it runs, what sends a signal to it and all that it started.
     """
     with contextlib.ExitStack() as files:
-        stdin = None if program.stdin is None else files.enter_context(memory_file(program.stdin))
-        keep = files.enter_context(anonymous_file()) if program.capture_bytes else None
+        if program.files:
+            try:
+                files.enter_context(list_files(program.files, umask=umask))
+            except OSError as error:
+                return ProgramEnd(CANNOT_START, trouble=f"cannot make its list: {error.strerror}")
         try:
+            stdin = None if program.stdin is None else files.enter_context(memory_file(program.stdin))
+            keep = files.enter_context(anonymous_file()) if program.capture_bytes else None
             output = None if program.output is None else files.enter_context(_appending(program.output))
-            process = subprocess.Popen(  # noqa: ASYNC220  # vfork and exec: 1 ms; a thread would cost more
+            start = functools.partial(
+                subprocess.Popen[bytes],
                 program.argv,
                 stdin=stdin,
                 stdout=keep or output,
                 stderr=keep or output,
                 env={**os.environb, **program.environment} if program.environment else None,
+                cwd=program.directory,
+                user=program.user,
+                group=program.group,
                 process_group=0,
                 umask=umask,
             )
+            process = start() if launcher is None else launcher.call(start)  # vfork and exec: 1 ms
         except (OSError, ValueError) as error:
             # ValueError: a word with a NUL in it.
             return ProgramEnd(CANNOT_START, trouble=getattr(error, "strerror", None) or str(error))
-        timed_out = not await _ended(process, program.timeout_s)
+        interrupt = functools.partial(_interrupt, process, launcher)
+        if started is not None:
+            started(interrupt)
+        timed_out = not await _ended(process, program.timeout_s, interrupt)
         kept = b""
         if keep is not None:
             keep.seek(0)
@@ -58,22 +86,43 @@ async def run(program: Program, *, umask: int) -> ProgramEnd:
     return ProgramEnd(code, output=kept, timed_out=timed_out)
 
 
+def _interrupt(process: subprocess.Popen[bytes], launcher: Launcher | None, number: int) -> None:
+    if process.returncode is not None:
+        return  # Buried: its number may be somebody else's by now.
+    kill = functools.partial(os.killpg, process.pid, number)
+    with contextlib.suppress(ProcessLookupError):
+        if launcher is None:
+            kill()
+        else:
+            launcher.call(kill)  # Who may start it may also end it.
+
+
 def _appending(path: bytes) -> IO[bytes]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     return os.fdopen(os.open(path, flags, 0o644), "ab")  # whatever the umask: mirrors work without one
 
 
-async def _ended(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
-    """Wait for its end; False when it had to be ended."""
-    waiting = asyncio.ensure_future(_exit(process))
-    for number, patience_s in ((0, timeout_s), (signal.SIGTERM, GRACE_S), (signal.SIGKILL, float("inf"))):
-        if number:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-        done, _ = await asyncio.wait([waiting], timeout=None if patience_s == float("inf") else patience_s)
-        if done:
-            return number == 0
-    raise AssertionError("waiting for ever has ended")
+async def _ended(process: subprocess.Popen[bytes], timeout_s: float, interrupt: Interruption) -> bool:
+    """Wait for its end, and bury it; False when it had to be ended."""
+    loop = asyncio.get_running_loop()
+    in_time = True
+    timer: asyncio.TimerHandle | None = None
+
+    def end(number: int) -> None:
+        nonlocal in_time, timer
+        in_time = False
+        interrupt(number)
+        if number != signal.SIGKILL:
+            timer = loop.call_later(GRACE_S, end, signal.SIGKILL)
+
+    if timeout_s != float("inf"):
+        timer = loop.call_later(timeout_s, end, signal.SIGTERM)
+    try:
+        await _exit(process)
+    finally:
+        if timer is not None:
+            timer.cancel()
+    return in_time
 
 
 async def _exit(process: subprocess.Popen[bytes]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import astuple, fields
 
 from instep.engines.native.extra import count_below
 from instep.engines.native.session import Session, Settings
@@ -30,7 +30,7 @@ def settings_as_tuple(settings: Settings) -> Values:
     preserve = settings.preserve
     return (
         tuple(getattr(preserve, each.name) for each in fields(preserve)),
-        tuple((rule.include, rule.pattern, rule.origin) for rule in settings.rules),
+        tuple(astuple(rule) for rule in settings.rules),
         *(getattr(settings, each.name) for each in fields(settings)[2:]),
     )
 

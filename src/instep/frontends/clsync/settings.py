@@ -105,6 +105,31 @@ class EngineChoice(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """How the process was started: what relative names, bare names and ``%PID%`` refer to, then and later."""
+
+    directory: bytes = b"/"
+    """Absolute."""
+    path: bytes = b"/usr/bin:/bin"
+    """``PATH``."""
+    home: bytes | None = None
+    """``HOME``."""
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One option as it was given."""
+
+    text: bytes
+    """What ``%NAME%`` stands for in other values; macros in it are already replaced."""
+    meant: object
+    """What it says; None: the default."""
+    origin: str
+    """Where it stands, for messages: ``--label`` or ``FILE:LINE: label``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that can be set; times in seconds, sizes in bytes."""
 
@@ -114,7 +139,8 @@ class Settings:
     sync_handler: bytes
     """A path where it names a file, else a name to be looked up in PATH; for the modes that call: the module."""
     arguments: tuple[bytes, ...]
-    """Of the handler, as given or by default; the macros that differ from run to run still stand in them."""
+    """Of the handler, as given or by default, as templates: the macros that differ from run to run still stand in them
+    (``%TYPE%``; all in upper case), and ``%%`` is a percent sign. There is no other ``%``."""
     initial_arguments: tuple[bytes, ...] | None
     """Of the handler for a recursive call; None: the same."""
     default_arguments: bool
@@ -164,9 +190,7 @@ class Settings:
     permitted_hooks: tuple[bytes, ...] = ()
     seccomp_filter: bool = False
     forbid_devices: bool = False
-    preserve_capabilities: frozenset[str] = frozenset(
-        {"CAP_DAC_READ_SEARCH", "CAP_SETUID", "CAP_SETGID", "CAP_KILL"}
-    )
+    preserve_capabilities: frozenset[str] = frozenset({"CAP_DAC_READ_SEARCH", "CAP_SETUID", "CAP_SETGID", "CAP_KILL"})
     inherit_capabilities: Inherit = Inherit.EMPTY
 
     threading: Threading = Threading.OFF
@@ -207,3 +231,11 @@ class Settings:
     sync_on_quit: bool = False
     monitor: str = "inotify"
     engine: EngineChoice = EngineChoice.AUTO
+
+    absolute_paths: bool = False
+    """Paths are told with the watched directory in front, in list files too; the command line of 2013."""
+    run_per_object: bool = False
+    """Each object of a queue has a run of its own, whatever the arguments; the command line of 2013."""
+    given: Mapping[str, Given] = field(default_factory=dict, repr=False)
+    """All options that were set, by their long names: from these everything above was made."""
+    start: Start = field(default_factory=Start, repr=False)

@@ -1,0 +1,157 @@
+"""Mode rsyncdirect with its own arguments is what instep does by itself: then runs are an engine's work, not rsync's.
+
+The result is the same as rsync's with these arguments, without its lists, and without a process for each run. It is
+left to rsync where somebody could tell the difference: with a handler or arguments of one's own, with lists that are
+kept, where the process gives up rights that an engine needs, or where the rules say what no engine understands.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Sequence
+
+from instep.errors import OperatorError
+from instep.frontends.clsync.complaints import USAGE, refused
+from instep.frontends.clsync.entries import Entry
+from instep.frontends.clsync.rules import Rules
+from instep.frontends.clsync.runs import Excluded, Part
+from instep.frontends.clsync.settings import (
+    DetachNetwork,
+    EngineChoice,
+    Mode,
+    PivotRoot,
+    Settings,
+    Splitting,
+)
+from instep.frontends.instep.checks import check
+from instep.linux.inotify import IN_ATTRIB, IN_ISDIR
+from instep.model import Batch, Change, Scope
+from instep.spec import EngineName, InitialSync, MaxDelete, MirrorSpec, Pace, Preserve, TargetSpec
+
+COPIED = Preserve(xattrs=False, acls=False, sparse=False)
+"""What rsync keeps with -aH."""
+_NESTED = frozenset({"same-directory", "source-inside-target", "target-inside-source"})
+
+
+def mirror(settings: Settings, rules: Rules) -> MirrorSpec | None:
+    """The mirror that a mode rsyncdirect amounts to; None where the handler has to be run.
+
+    Raises:
+        Refused: an engine was asked for that cannot do what the other settings want, or the destination lies in the
+            watched directory, or the other way round.
+    """
+    destination = settings.destination_dir
+    if settings.mode is not Mode.RSYNCDIRECT or destination is None:
+        return None
+    spec = _spec(settings, destination, rules)
+    _check_nesting(spec, settings)
+    reason = _why_not(settings, rules, spec)
+    if not reason:
+        return spec
+    if settings.engine in (EngineChoice.NATIVE, EngineChoice.RSYNC):
+        raise refused(f"--engine {settings.engine.value} cannot be used: {reason}", "leave out --engine")
+    return None
+
+
+def _why_not(settings: Settings, rules: Rules, spec: MirrorSpec) -> str:
+    native = spec.targets[0].engine is EngineName.NATIVE
+    if settings.engine is EngineChoice.HANDLER:
+        return "the handler was asked for"
+    if not settings.default_arguments:
+        return "the handler has arguments of its own"
+    if not _is_rsync(settings.sync_handler):
+        return "the handler is not rsync"
+    if settings.engine is EngineChoice.NATIVE and settings.destination_is_remote:
+        return "the native engine only serves directories of this machine"
+    if settings.dont_unlink_lists:
+        return "the lists are to be kept"
+    if _gives_up_rights(settings):
+        return "the process gives up rights that an engine needs"
+    if spec.rules and not native:
+        return "with rules only the native engine can be used"
+    if not rules.is_trivial and (not native or settings.full_initialsync or rules.for_engines() is None):
+        return "the rules say what engines do not understand"
+    return ""
+
+
+def _gives_up_rights(settings: Settings) -> bool:
+    return (
+        settings.splitting is not Splitting.OFF
+        or settings.seccomp_filter
+        or settings.forbid_devices
+        or settings.chroot is not None
+        or settings.pivot_root is not PivotRoot.OFF
+        or settings.detach_network is not DetachNetwork.OFF
+        or bool(settings.mountpoints)
+        or any(
+            given is not None
+            for given in (settings.uid, settings.gid, settings.sync_handler_uid, settings.sync_handler_gid)
+        )
+    )
+
+
+def _spec(settings: Settings, destination: bytes, rules: Rules) -> MirrorSpec:
+    wants_rsync = settings.destination_is_remote or settings.engine is EngineChoice.RSYNC
+    return MirrorSpec(
+        source=settings.watch_dir,
+        targets=(TargetSpec(destination, EngineName.RSYNC if wants_rsync else EngineName.NATIVE),),
+        pace=Pace(),
+        rules=rules.for_engines() or (),
+        initial_sync=InitialSync.FULL,
+        max_delete=MaxDelete(percent=100),
+        preserve=COPIED,
+        one_file_system=settings.one_file_system or settings.exclude_mount_points,
+    )
+
+
+def _check_nesting(spec: MirrorSpec, settings: Settings) -> None:
+    if settings.destination_is_remote:
+        return
+    try:
+        check(spec)
+    except OperatorError as error:
+        if error.code in _NESTED:
+            raise refused(error.what, error.fix, status=USAGE) from None
+
+
+def _is_rsync(handler: bytes) -> bool:
+    usual, found = shutil.which("rsync"), shutil.which(os.fsdecode(handler))
+    return usual is not None and found is not None and os.path.realpath(usual) == os.path.realpath(found)
+
+
+class EngineRuns:
+    """In the place of ``runs.Runs``: each run is one batch."""
+
+    tells_singly = False
+
+    def change(self, settings: Settings) -> None:
+        """Nothing that can be set later matters to an engine."""
+
+    def environment(self, *, iteration: int | None, status: str) -> dict[bytes, bytes]:
+        """What hooks find in theirs."""
+        told = {b"CLSYNC_STATUS": status.encode()}
+        if iteration is not None:
+            told[b"CLSYNC_ITERATION"] = b"%d" % iteration
+        return told
+
+    def of(
+        self,
+        entries: Sequence[Entry],
+        excluded: Sequence[Excluded] = (),  # noqa: ARG002  # the engine knows the rules
+        *,
+        iteration: int | None,  # noqa: ARG002  # nobody is told
+        status: str,  # noqa: ARG002  # as above
+    ) -> list[Part]:
+        """One part for all."""
+        changes = tuple(
+            Change(
+                entry.path,
+                Scope.TREE if entry.recursive else Scope.ENTRY,
+                content=bool(entry.path) and entry.mask & ~(IN_ATTRIB | IN_ISDIR) != 0,
+                is_dir=bool(entry.mask & IN_ISDIR),
+            )
+            for entry in entries
+        )
+        return [Part(Batch(changes, -math.inf, flushing=True), entries)] if changes else []
