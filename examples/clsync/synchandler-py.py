@@ -18,6 +18,7 @@ destination = b""
 
 
 def init(settings: Settings) -> int:
+    """Called once, before anything is watched."""
     global destination  # noqa: PLW0603  # a module's own state
     if settings.destination_dir is None:
         log.error("there must be a destination-dir")
@@ -27,6 +28,7 @@ def init(settings: Settings) -> int:
 
 
 def sync(events: Sequence[Event]) -> int:
+    """Called with what has changed; we are in the watched directory. Directories come with the files in them."""
     copy = []
     for event in events:
         there = os.path.join(destination, event.path)

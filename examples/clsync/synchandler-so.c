@@ -54,7 +54,8 @@ int clsyncapi_init(struct ctx *ctx, struct indexes *indexes)
     return 0;
 }
 
-/* Paths are relative, and we are in the watched directory: with --parents, cp makes what leads to them. */
+/* Paths are relative, and we are in the watched directory: with --parents, cp makes what leads to them. Directories
+ * come with the files in them. */
 int clsyncapi_sync(int n, api_eventinfo_t *events)
 {
     char **copy = xcalloc((size_t)n + 6, sizeof *copy), **drop = xcalloc((size_t)n + 4, sizeof *drop);

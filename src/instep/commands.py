@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import signal
+import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from instep.ports import Handler
-from instep.spec import MirrorSpec
+from instep.spec import MirrorSpec, ModuleKind
+
+if TYPE_CHECKING:
+    from instep.engines.modules.module import Module
+    from instep.frontends.clsync.main import Task
 
 
 def inosync(argv: Sequence[str] | None = None) -> int:
@@ -37,8 +46,9 @@ def lsyncd(argv: Sequence[str] | None = None) -> int:
 
 def _run_handler(handler: Handler, mirrors: Sequence[MirrorSpec], *, told: Callable[[int], None]) -> tuple[int, int]:
     from instep.daemon.handled import Handled  # noqa: PLC0415  # as above
+    from instep.daemon.kept import KeptMirror  # noqa: PLC0415
     from instep.daemon.run import Habits, run_units  # noqa: PLC0415
-    from instep.daemon.supervisor import KeptMirror, Unit  # noqa: PLC0415
+    from instep.daemon.supervisor import Unit  # noqa: PLC0415
     from instep.daemon.workshop import Workshop  # noqa: PLC0415
 
     def make(umask: int) -> Sequence[Unit]:
@@ -58,3 +68,83 @@ def clsyncctl(argv: Sequence[str] | None = None) -> int:
     from instep.frontends.clsync.ctl import main  # noqa: PLC0415  # as above
 
     return main(argv)
+
+
+def clsync(argv: Sequence[str] | None = None) -> int:
+    """The ``clsync`` command; returns the exit status."""
+    from instep.frontends.clsync.main import main  # noqa: PLC0415  # as above
+
+    return main(argv, run=_run_task, detach=_detach_tied)
+
+
+def _detach_tied(untold: int) -> Callable[[int], None]:
+    from instep.daemon.background import detach  # noqa: PLC0415  # as above
+
+    return detach(untold, keeps_ties=True)
+
+
+def _run_task(task: Task) -> int:
+    from instep.daemon.control import ControlServer  # noqa: PLC0415  # as above
+    from instep.daemon.run import Habits, run_units  # noqa: PLC0415
+    from instep.daemon.served import Served  # noqa: PLC0415
+    from instep.daemon.workshop import Workshop  # noqa: PLC0415
+    from instep.linux.sdnotify import Notifier  # noqa: PLC0415
+
+    notifier = Notifier.take(os.environ)
+    confining = None
+    if task.confinement is not None:
+        from instep.daemon.confine import Confining  # noqa: PLC0415
+
+        confining = Confining(task.confinement)
+        confining.isolate()
+    unit: Served | None = None
+    server = None
+    if task.socket is not None:
+
+        def poke() -> None:
+            assert unit is not None
+            unit.poke()
+
+        server = ControlServer(task.socket.path, lambda: task.converse(poke))
+        server.open(mode=task.socket.mode, owner=task.socket.owner)
+    launcher = None if confining is None else confining.lower()
+    task.confined(None)
+
+    def ready() -> None:
+        if confining is not None:
+            confining.seal()
+        notifier.ready("following")
+
+    def make(umask: int) -> Sequence[Served]:
+        nonlocal unit
+        module, engine = _module_of(task, umask), None
+        if task.mirror is not None:
+            from instep.daemon.bringing import Bringing  # noqa: PLC0415
+
+            engine = Bringing(task.mirror, umask=umask)
+        workshop = Workshop(umask=umask, launcher=launcher, module=module, engine=engine)
+        unit = Served(task.handler, workshop, server=server, ready=ready)
+        return [unit]
+
+    def signalled(number: int) -> None:
+        assert unit is not None
+        if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            notifier.stopping()
+        task.handler.signalled(number, time.monotonic())
+        unit.poke()
+
+    own = {number: functools.partial(signalled, number) for number in task.signals}
+    # What modules write gets the user's umask; an engine gives every mode exactly.
+    return run_units(make, habits=Habits(own=own, exact_modes=task.mirror is not None)).status
+
+
+def _module_of(task: Task, umask: int) -> Module | None:
+    if task.module is None:
+        return None
+    if task.module.kind is ModuleKind.PYTHON:
+        from instep.engines.pymodule.module import python_module  # noqa: PLC0415
+
+        return python_module(task.module, umask=umask)
+    from instep.engines.sharedobject.module import shared_object  # noqa: PLC0415
+
+    return shared_object(task.module, umask=umask)

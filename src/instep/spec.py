@@ -245,6 +245,3 @@ class ModuleSpec:
     """clsync's options by the numbers that modules know them by."""
     processes: int = 1
     """How many calls may go on at once: each has a process of its own. 1: one process for life, unless it crashes."""
-    user: int | None = None
-    """What it runs as; None: as we do."""
-    group: int | None = None

@@ -273,6 +273,36 @@ def test_remembered_directories_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
 
 # ---- rules as text -------------------------------------------------------------------------------------------------
 
+# ---- regular expressions -------------------------------------------------------------------------------------------
+
+
+def test_expressions_are_searched_in_the_whole_path() -> None:
+    rules = [
+        Rule(True, rb"\Aa/b/a\Z", "", "others"),
+        Rule(False, rb"/b/", "", "all"),
+        Rule(False, rb"\Ad1\Z|\AB\Z", "", "directories"),
+        Rule(False, rb"\n", "", "others"),
+        Rule(True, b"ab"),
+        Rule(False, b"a*", "", None),
+    ]
+    compiled = Filter(rules)
+    assert not compiled.by_name_only
+    assert not compiled.is_trivial
+    found = {entry for entry in TREE if not compiled.excludes(RelPath(entry.rstrip(b"/")), entry.endswith(b"/"))}
+    assert found == {b"b/", b"b/ab", b"b/c", b"ab/", b"ab/ab/", b"ab/ab/c", b"c", b"A", b"\xff/", b"\xff/\xfe", b"n\nl/",
+                     b".h/", b".h/.a", b" ", b"\x01"}  # fmt: skip
+
+
+def test_an_empty_expression_is_found_everywhere() -> None:
+    compiled = Filter([Rule(True, rb"\Ac\Z", "", "all"), Rule(False, b"", "", "others")])
+    kept = [
+        not compiled.excludes(RelPath(path), is_dir=is_dir)
+        for path, is_dir in [(b"c", False), (b"d", False), (b"d", True)]
+    ]
+    assert kept == [True, False, True]
+    assert not compiled.excludes(ROOT, is_dir=True)
+
+
 FILE = b"# comment\n;another\n\nab\n+ c\r\n- /a/b/\n  # no comment\n b\r/B\n!x\nx \n"
 
 

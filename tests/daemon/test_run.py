@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from instep.daemon import mirror, run, supervisor
+from instep.daemon import kept, mirror, run
 from instep.model import ROOT, MonitorStatus, Report, Scope
 from instep.spec import MirrorSpec, TargetSpec
 
@@ -57,7 +57,7 @@ def test_a_defect_in_a_callback_costs_a_comparison(
     source.mkdir()
     (source / "file").write_text("content")
     monkeypatch.setattr(mirror, "build_monitor", lambda *_: (Monitor(), "for the test"))
-    monkeypatch.setattr(supervisor, "backoff_s", lambda _: 0.0)
+    monkeypatch.setattr(kept, "backoff_s", lambda _: 0.0)
     monkeypatch.setattr(Monitor, "made", 0)
     spec = MirrorSpec(bytes(source), (TargetSpec(bytes(target)),), once=True)
     umask = os.umask(0o027)

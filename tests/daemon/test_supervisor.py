@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from instep.daemon.kept import KeptMirror
 from instep.daemon.run import run_mirrors
-from instep.daemon.supervisor import KeptMirror, Supervisor
+from instep.daemon.supervisor import Supervisor
 from instep.errors import SourceError
 from instep.spec import MirrorSpec, TargetSpec
 

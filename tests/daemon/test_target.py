@@ -312,6 +312,21 @@ async def test_away_and_full_at_once_is_away() -> None:
 
 
 @on_a_jumping_clock
+async def test_what_waits_for_a_flight_outlives_the_end_of_another() -> None:
+    """What was reported of a path while it is worked on waits; the path coming back must not take its place."""
+    back, breaks = Behaviour(takes_s=0.5, postponed=1), Behaviour(raises=True)
+    engine = TellingEngine([back, breaks], knows=True)
+    mirror = Mirrored(engine)
+    await mirror.open()
+    mirror.report(Report(RelPath(b"a"), content=False))
+    mirror.dirty(b"a")
+    mirror.dirty(b"b")
+    await mirror.rest()
+    assert mirror.owed(engine) == []
+    await mirror.close()
+
+
+@on_a_jumping_clock
 async def test_nothing_starts_while_paused() -> None:
     mirror, engine = await mirrored()
     mirror.targets[0].paused = True

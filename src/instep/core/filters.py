@@ -36,7 +36,7 @@ class Filter:
         patterns = [
             (rule.include, _Pattern(rule.pattern) if rule.searched_in is None else _Expression(rule))
             for rule in rules
-            if rule.pattern
+            if rule.pattern or rule.searched_in is not None
         ]
         self.is_trivial = not patterns
         """There are no rules."""

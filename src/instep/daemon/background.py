@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable
 
 
-def detach(untold: int) -> Callable[[int], None]:
+def detach(untold: int, *, keeps_ties: bool = False) -> Callable[[int], None]:
     """Go on in a child that has no terminal; the parent waits to be told how the start went, and exits with that.
 
-    Must be called before there are threads or an event loop. The child works in ``/``.
+    Must be called before there are threads or an event loop.
 
     Args:
         untold: the parent's exit status if the child ends before it told.
+        keeps_ties: the child stays in its directory and keeps its standard streams; else it works in ``/``.
 
     Returns:
         In the child: what tells the parent its exit status, and turns the standard streams to /dev/null.
@@ -27,11 +28,14 @@ def detach(untold: int) -> Callable[[int], None]:
     os.setsid()
     if os.fork():
         os._exit(0)  # Only a process that leads no session can never get a terminal again.
-    os.chdir("/")
+    if not keeps_ties:
+        os.chdir("/")
 
     def tell(status: int) -> None:
         os.write(writer, bytes([status & 0xFF]))
         os.close(writer)
+        if keeps_ties:
+            return
         null = os.open(os.devnull, os.O_RDWR)
         for stream in range(3):
             os.dup2(null, stream)

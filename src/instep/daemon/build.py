@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from instep.core.changelog import ChangeLog
 from instep.core.filters import Filter
 from instep.core.timing import big_wait_s
-from instep.daemon.locks import TargetLocks
-from instep.daemon.target import Target
 from instep.errors import UsageError
 from instep.ports import Engine, Monitor, Place, Verifier
 from instep.spec import EngineName, MirrorSpec, Rule, TargetSpec
@@ -33,37 +29,6 @@ class Ground:
     umask: int = 0o022
     contents: Contents | None = None
     """What the targets that agents serve share of what was read."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Built(Ground):
-    """What all targets of one mirror share."""
-
-    changelog: ChangeLog
-    settled: Callable[[], None]
-    clock: Callable[[], float]
-    locks: TargetLocks | None = None
-    """None: nothing is written, so nobody has to be kept away."""
-
-
-def build_targets(built: Built) -> list[Target]:
-    """The targets, not yet open."""
-    if sum(engine_of(target) is EngineName.REMOTE for target in built.spec.targets) > 1:
-        from instep.engines.remote.contents import Contents  # noqa: PLC0415  # each loads only what it needs
-
-        built = replace(built, contents=Contents())
-    return [
-        Target(
-            os.fsdecode(target.address),
-            build_engine(built, target),
-            built.changelog,
-            spacing_s=built.spec.pace.spacing_s,
-            settled=built.settled,
-            clock=built.clock,
-            claim=None if built.locks is None else functools.partial(built.locks.take, target),
-        )
-        for target in built.spec.targets
-    ]
 
 
 def build_verifier(built: Ground, target: TargetSpec, *, checksum: bool) -> Verifier:

@@ -2,11 +2,13 @@
 
 Facts: what needs the most rights comes first. Namespaces, mounts and the root are the process's; ids and capabilities
 are those of single threads (``instep.linux.ids``), so all of it is done in the main thread before there are others but
-the one that starts programs. Code that is loaded late would not be found in another root.
+the one that starts programs. Code that is loaded late would not be found in another root, nor be readable without
+rights.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import importlib
@@ -58,11 +60,6 @@ class Confining:
             if reason is not None:
                 raise CannotConfine("cannot-filter-calls", f"cannot forbid system calls: {reason}", status=errno.ENOSYS)
 
-    @property
-    def devices(self) -> devices.Group | None:
-        """What somebody with rights has to remove when this process has ended."""
-        return self._devices
-
     def isolate(self) -> None:
         """Take apart what is shared with the system, and change the root; then stand in the plan's directory.
 
@@ -70,14 +67,16 @@ class Confining:
             CannotConfine: a step is not permitted, or a directory is missing.
         """
         plan = self._plan
-        if plan.root is not None or plan.mountpoints:
+        if plan.root is not None or plan.mountpoints or plan.split is not None:
             _load_all()
         for kind in plan.detached:
             try:
                 namespaces.unshare(_FLAGS[kind])
             except OSError as error:
                 if kind not in plan.optional:
-                    raise _cannot("detach", f"share {str(kind.name).lower().replace('_', ' ')} no longer", error) from error
+                    raise _cannot(
+                        "detach", f"share {str(kind.name).lower().replace('_', ' ')} no longer", error
+                    ) from error
         if plan.mountpoints or (plan.root is not None and plan.root_change is not RootChange.CHROOT):
             try:
                 namespaces.own_mounts()
@@ -89,7 +88,11 @@ class Confining:
             try:
                 _change_root(plan.root, plan.root_change)
             except OSError as error:
-                fix = "make it a mount point, or say pivot-root=auto" if error.errno == errno.EINVAL else ""
+                fix = (
+                    "make it a mount point, or say pivot-root=auto"
+                    if error.errno in {errno.EINVAL, errno.EBUSY}
+                    else ""
+                )
                 what = f"make {os.fsdecode(plan.root)} the root"
                 raise _cannot("change-root", what, error, fix) from error
         try:
@@ -131,6 +134,33 @@ class Confining:
             raise _cannot("drop-rights", "reduce the capabilities", error) from error
         return launcher
 
+    def become_helper(self) -> Launcher | None:
+        """Be the plan's helper, which keeps what starting programs and looking at files needs.
+
+        Returns:
+            What starts programs; None: the helper itself, as it is.
+
+        Raises:
+            CannotConfine: not permitted.
+        """
+        split = self._plan.split
+        assert split is not None
+        who = split.identity
+        before = capabilities.read()
+        launcher = launcher_for(self._plan, who, before)
+        kept, inheritable = kept_capabilities(self._plan, before)
+        try:
+            if os.getresuid() != (who.user,) * 3 or os.getresgid() != (who.group,) * 3:
+                capabilities.keep_over_change_of_ids()
+                ids.set_groups(_groups_of(who))
+                ids.set_group(who.group, who.group, who.group)
+                ids.set_user(who.user, who.user, who.user)
+            capabilities.write(Capabilities(kept, kept, inheritable))
+        except OSError as error:
+            fix = "start it as root, or leave out --privileged-uid and --privileged-gid"
+            raise _cannot("drop-rights", f"become user {who.user} and group {who.group}", error, fix) from error
+        return launcher
+
     def seal(self) -> None:
         """Forbid system calls, if the plan says so; everything that needs them is loaded and open.
 
@@ -138,7 +168,6 @@ class Confining:
             CannotConfine: the kernel does not take the filter.
         """
         if self._plan.system_calls:
-            _load_all()
             try:
                 seccomp.restrict()
             except OSError as error:
@@ -167,7 +196,7 @@ class Confining:
         if now == ((user, user), (group, group)) or (not for_good and (os.geteuid(), os.getegid()) == (user, group)):
             return
         try:
-            ids.set_groups(() if for_good or os.getuid() == 0 else os.getgroups())
+            ids.set_groups(())
             ids.set_group(*((group, group, group) if for_good else (ids.KEEP, group, ids.KEEP)))
             ids.set_user(*((user, user, user) if for_good else (ids.KEEP, user, ids.KEEP)))
         except OSError as error:
@@ -275,10 +304,8 @@ def _change_root(root: bytes, how: RootChange) -> None:
 def _load_all() -> None:
     for name in _LOADED_LATE:
         importlib.import_module(name)
-    try:
+    with contextlib.suppress(OSError):  # Another C library has no such thing.
         ctypes.CDLL("libgcc_s.so.1")  # The C library loads it when a thread is ended, and aborts where it cannot.
-    except OSError:
-        pass  # Another C library.
 
 
 def _cannot(code: str, what: str, error: OSError, fix: str = "") -> CannotConfine:

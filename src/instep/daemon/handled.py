@@ -28,7 +28,12 @@ class Handled:
     """One handler with its monitors and running programs; a unit of the process (``daemon.supervisor.Unit``)."""
 
     def __init__(
-        self, handler: Handler, workshop: Workshop, *, build: Callable[[Place], Monitor] = build_event_monitor
+        self,
+        handler: Handler,
+        workshop: Workshop,
+        *,
+        build: Callable[[Place], Monitor] = build_event_monitor,
+        ready: Callable[[], None] | None = None,
     ) -> None:
         """Neither is started here.
 
@@ -36,10 +41,12 @@ class Handled:
             handler: what decides.
             workshop: where work is done.
             build: what makes the monitor of a place.
+            ready: called when everything is watched.
         """
         self._handler = handler
         self._workshop = workshop
         self._build = build
+        self._ready = ready
         self._monitors: list[Monitor] = []
         self._roots: list[int] = []
         self._armed: set[int] = set()
@@ -69,6 +76,8 @@ class Handled:
                 self._roots.append(os.open(place.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             for number, monitor in enumerate(self._monitors):
                 loop.add_reader(monitor.fileno(), self._turn, number)
+            if self._ready is not None:
+                self._ready()
             self._handler.started(self._clock())
             self._act()
             return await self._ended

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from instep.core.changelog import ChangeLog
 from instep.core.filters import Filter
 from instep.core.retry import backoff_s
-from instep.daemon.build import Built, build_monitor, build_targets, build_verifier
+from instep.daemon.build import build_monitor, build_verifier
 from instep.daemon.indexes import Indexes
 from instep.daemon.locks import TargetLocks
 from instep.daemon.progress import Observer, draw
 from instep.daemon.rescan import Rescan
 from instep.daemon.state import StateDirectory
 from instep.daemon.target import State, Target
+from instep.daemon.targets import Built, build_targets
 from instep.daemon.verify import keep_verifying
 from instep.errors import SourceError
 from instep.logs import fields

@@ -8,13 +8,16 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from instep.daemon.progress import Observer
-from instep.daemon.supervisor import KeptMirror, Reload, Supervisor, Unit
+from instep.daemon.supervisor import Supervisor, Unit
 from instep.logs import fields
 from instep.spec import MirrorSpec
+
+if TYPE_CHECKING:
+    from instep.daemon.kept import Reload
+    from instep.daemon.progress import Observer
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,8 @@ class Habits(NamedTuple):
     """Work without a umask, as mirrors must; not for units that run somebody's own code in this process."""
     told: Callable[[int], None] | None = None
     """Called with each signal that asks for the end."""
+    own: Mapping[int, Callable[[], None]] | None = None
+    """Not None: what each signal does; none of the above."""
 
 
 def run_mirror(spec: MirrorSpec, *, observer: Observer | None = None, reload: Reload | None = None) -> int:
@@ -62,6 +67,8 @@ def run_mirror(spec: MirrorSpec, *, observer: Observer | None = None, reload: Re
     Raises:
         OperatorError: it cannot work as asked; nothing was changed.
     """
+    from instep.daemon.kept import KeptMirror  # noqa: PLC0415  # a process without mirrors needs nothing of them
+
     ended = run_units(lambda umask: [KeptMirror(spec, umask=umask, observer=observer, reload=reload)])
     return 128 + ended.signal if ended.hurried else ended.status
 
@@ -72,6 +79,8 @@ def run_mirrors(specs: Sequence[MirrorSpec], *, habits: Habits | None = None) ->
     Raises:
         OperatorError: one of them cannot work as asked.
     """
+    from instep.daemon.kept import KeptMirror  # noqa: PLC0415  # as above
+
     return run_units(lambda umask: [KeptMirror(spec, umask=umask) for spec in specs], habits=habits)
 
 
@@ -111,6 +120,11 @@ class _Process:
 
     def _listen(self) -> None:
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._crashed)
+        if self._habits.own is not None:
+            for number, call in self._habits.own.items():
+                loop.add_signal_handler(number, call)
+            return
         stops = [signal.SIGTERM, signal.SIGINT]
         if self._habits.hangup_ends:
             stops.append(signal.SIGHUP)
@@ -122,7 +136,6 @@ class _Process:
             loop.add_signal_handler(signal.SIGUSR1, self._units.log_status)
             loop.add_signal_handler(signal.SIGUSR2, self._units.resync)
             loop.add_signal_handler(signal.SIGRTMIN + 1, self._units.confirm)
-        loop.set_exception_handler(self._crashed)
 
     def _stop(self, number: int) -> None:
         if self._habits.told is not None:

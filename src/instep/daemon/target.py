@@ -119,7 +119,7 @@ class Target:
         self._clock = clock
         self._claim = claim
         self._flights: set[_Flight] = set()
-        self._parked: dict[RelPath, Change] = {}
+        self._parked: set[RelPath] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = NEVER_S
         self._reopening: asyncio.Task[None] | None = None
@@ -369,7 +369,7 @@ class Target:
             if flight.from_log:
                 self._changelog.give_back(self.cursor, flight.ticket)
             for change in flight.kept:
-                room.postponed(self._with_parked(change), now_s)
+                room.postponed(self._with_waiting(change), now_s)
             self._unpark(now_s)
             if outcome.away:
                 self._went_away(outcome.away)
@@ -385,7 +385,7 @@ class Target:
         for failure in outcome.failures:
             path = failure.change.path
             unfinished.add(path)
-            if room.failed(self._with_parked(failure.change), failure.reason, now_s, hard=failure.hard):
+            if room.failed(self._with_waiting(failure.change), failure.reason, now_s, hard=failure.hard):
                 log.warning(
                     "path-failing",
                     extra=fields(
@@ -395,7 +395,7 @@ class Target:
         for postponed in outcome.postponed:
             if postponed.change.path not in unfinished:
                 unfinished.add(postponed.change.path)
-                room.postponed(self._with_parked(postponed.change), now_s + postponed.wait_s)
+                room.postponed(self._with_waiting(postponed.change), now_s + postponed.wait_s)
         if room.any_tried:
             for change in flight.changes:
                 if change.path not in unfinished and room.done(change.path):
@@ -435,13 +435,13 @@ class Target:
         return False
 
     def _park(self, change: Change) -> None:
-        self._parked[change.path] = change
+        self._parked.add(change.path)
         self.room.postponed(change, NEVER_S)
 
-    def _with_parked(self, change: Change) -> Change:
-        """A change that comes back from a flight, with what was parked under its path: the room holds one for both."""
-        parked = self._parked.get(change.path)
-        return change if parked is None else self._merged(parked, change)
+    def _with_waiting(self, change: Change) -> Change:
+        """A change that comes back from a flight, with what waits under its path: the room holds one for both."""
+        waiting = self.room.waiting_at(change.path)
+        return change if waiting is None else self._merged(waiting, change)
 
     def _unpark(self, now_s: float) -> None:
         if self._parked:

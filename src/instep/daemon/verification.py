@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from instep.core.changelog import ChangeLog
-from instep.daemon.build import Built, build_targets, build_verifier
+from instep.daemon.build import build_verifier
 from instep.daemon.locks import TargetLocks
 from instep.daemon.run import run_units
 from instep.daemon.state import kept_apart, open_state
 from instep.daemon.target import State, Target
+from instep.daemon.targets import Built, build_targets
 from instep.daemon.verify import AGAIN_MAX, Look, changes_of
 from instep.errors import SourceError, TargetAway
 from instep.logs import fields

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
+import functools
+from collections.abc import Callable
 from typing import Protocol
 
+from instep.engines.command.launcher import Launcher
+from instep.engines.command.program import Interruption
 from instep.engines.command.program import run as run_program
 from instep.model import Batch, Call, Interrupt, Program, ProgramEnd
 
@@ -13,8 +15,10 @@ from instep.model import Batch, Call, Interrupt, Program, ProgramEnd
 class Programs(Protocol):
     """Runs programs: here, or by a helper that has the rights."""
 
-    async def __call__(self, program: Program, *, umask: int) -> ProgramEnd:
-        """Run one to its end."""
+    async def __call__(
+        self, program: Program, *, umask: int, started: Callable[[Interruption], None] | None = None
+    ) -> ProgramEnd:
+        """Run one to its end; ``started`` is given what sends signals to it and to all that it started."""
 
 
 class Module(Protocol):
@@ -54,6 +58,7 @@ class Workshop:
         self,
         *,
         umask: int,
+        launcher: Launcher | None = None,
         programs: Programs | None = None,
         module: Module | None = None,
         engine: Brings | None = None,
@@ -62,15 +67,16 @@ class Workshop:
 
         Args:
             umask: what programs get.
-            programs: what runs them; None: this process.
+            launcher: what starts programs for this process; None: it does so itself.
+            programs: what runs them instead of this process.
             module: for a handler that asks for calls.
             engine: for one that asks for batches.
         """
         self._umask = umask
-        self._programs = programs
+        self._programs: Programs = programs or functools.partial(run_program, launcher=launcher)
         self._module = module
         self._engine = engine
-        self._pids: dict[int, int] = {}
+        self._interruptions: dict[int, Interruption] = {}
 
     async def open(self) -> None:
         """Get ready.
@@ -89,19 +95,17 @@ class Workshop:
         if isinstance(work, Call):
             assert self._module is not None
             return await self._module.call(work)
+        started = functools.partial(self._interruptions.__setitem__, number)
         try:
-            if self._programs is not None:
-                return await self._programs(work, umask=self._umask)
-            return await run_program(work, umask=self._umask)
+            return await self._programs(work, umask=self._umask, started=started)
         finally:
-            self._pids.pop(number, None)
+            self._interruptions.pop(number, None)
 
     def interrupt(self, what: Interrupt) -> None:
         """Send a signal to what runs under this number and all that it started; nothing if it has ended."""
-        pid = self._pids.get(what.number)
-        if pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, what.signal)
+        interruption = self._interruptions.get(what.number)
+        if interruption is not None:
+            interruption(what.signal)
         elif self._module is not None:
             self._module.interrupt(what.signal)
 

@@ -87,10 +87,13 @@ def hierarchies() -> list[Hierarchy]:
 
 
 class Group:
-    """A control group in which only ``ALLOWED`` can be opened; it works in a changed root as well."""
+    """A control group in which only ``ALLOWED`` can be opened; it works in a changed root as well.
+
+    Whoever has entered it cannot remove it: that is done by the next process that makes one.
+    """
 
     def __init__(self, hierarchy: Hierarchy) -> None:
-        """Make it, for this process. Empty groups that earlier processes left are removed on the way.
+        """Make it, for this process; those that earlier processes left are removed on the way.
 
         Raises:
             OSError: it cannot be made or filled.
@@ -100,14 +103,9 @@ class Group:
         self._top = os.open(hierarchy.group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._door = -1
         try:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(above, 0o755)
-            with os.scandir(above) as entries:
-                for entry in entries:
-                    with contextlib.suppress(OSError):
-                        os.rmdir(entry.path)
             group = os.path.join(hierarchy.group, self._name)
-            os.mkdir(group, 0o755)
+            _make(above, group)
+            _sweep(above)
             self._door = os.open(os.path.join(group, b"cgroup.procs"), os.O_WRONLY | os.O_CLOEXEC)
             if hierarchy.unified:
                 _attach(group)
@@ -129,7 +127,7 @@ class Group:
         os.write(self._door, b"0")
 
     def remove(self) -> None:
-        """Remove it if no process is in it, with what holds those of all processes if it is the last; once."""
+        """Remove it if no process is in it, and what holds those of all processes if it was the last; once."""
         for name in (self._name, NAME):
             with contextlib.suppress(OSError):
                 os.rmdir(name, dir_fd=self._top)
@@ -141,6 +139,29 @@ class Group:
             if fd >= 0:
                 os.close(fd)
         self._top = self._door = -1
+
+
+def _make(above: bytes, group: bytes) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(above, 0o755)
+    try:
+        os.mkdir(group, 0o755)
+    except FileNotFoundError:  # Another process has just removed what it thought was empty.
+        os.makedirs(group, 0o755)
+
+
+def _sweep(above: bytes) -> None:
+    """Remove the groups of processes that are gone."""
+    for name in os.listdir(above):
+        if not name.isdigit():
+            continue
+        try:
+            os.kill(int(name), 0)
+        except ProcessLookupError:
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.join(above, name))
+        except OSError:
+            pass
 
 
 def _write(path: bytes, text: bytes) -> None:

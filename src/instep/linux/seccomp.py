@@ -128,7 +128,6 @@ def program(machine: str, pid: int) -> _Code:
     ]
     if machine == "x86_64":
         code += [(_AT_LEAST, 0, 1, _X32), _refused(errno.EPERM)]
-    numbers = {name: row[column] for name, row in _LOOKED_INTO.items()}
     for name, condition in (
         ("socket", _one_of(0, (socket.AF_UNIX,))),
         ("socketpair", _one_of(0, (socket.AF_UNIX,))),
@@ -141,12 +140,11 @@ def program(machine: str, pid: int) -> _Code:
         ("mmap", _with_bits(2, _PROT_EXEC, 0)),
         ("mprotect", _with_bits(2, _PROT_EXEC, 0)),
     ):
-        number = numbers[name]
-        code += [(_EQUAL, 0, len(condition), number), *condition]
-    allowed = sorted(row[column] for row in CALLS.values() if row[column] is not None)  # type: ignore[type-var]  # no None left
-    for number in allowed:
-        assert number is not None
-        code += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ALLOW)]
+        code += [(_EQUAL, 0, len(condition), _LOOKED_INTO[name][column]), *condition]
+    for allowed in CALLS.values():
+        number = allowed[column]
+        if number is not None:
+            code += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ALLOW)]
     code.append(_refused(errno.EPERM))
     return code
 

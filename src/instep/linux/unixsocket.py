@@ -7,6 +7,7 @@ directory. Connecting needs the right to write to the socket; ECONNREFUSED means
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from typing import Final
@@ -19,14 +20,17 @@ def address(path: bytes) -> Iterator[bytes]:
     """What to call the socket in bind(2) and connect(2), for as long as the context lasts.
 
     Raises:
-        OSError: the path is too long, and its directory cannot be opened.
+        OSError: the path is too long, and its directory cannot be opened; or its last part alone is too long.
     """
     if len(path) <= ADDRESS_BYTES_MAX:
         yield path
         return
     head, name = os.path.split(path)
-    directory = os.open(head, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = os.open(head or b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield b"/proc/self/fd/%d/" % directory + name
+        short = b"/proc/self/fd/%d/" % directory + name
+        if len(short) > ADDRESS_BYTES_MAX:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
+        yield short
     finally:
         os.close(directory)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from instep.engines.command import program as module
 from instep.engines.command.program import run
-from instep.model import Program, ProgramEnd
+from instep.model import ListFile, Program, ProgramEnd
 from tests.system.daemon_process import wait_until
 
 
@@ -89,3 +90,43 @@ def test_many_at_once() -> None:
         return [end.status for end in ends]
 
     assert asyncio.run(all_of_them()) == list(range(20))
+
+
+def test_a_program_starts_where_it_is_told_with_its_files(tmp_path: Path) -> None:
+    kept, gone = (
+        ListFile(os.fsencode(tmp_path / name), name.encode(), keep=name == "kept") for name in ("kept", "gone")
+    )
+    words = (b"sh", b"-c", b"pwd; cat kept gone")
+    end = ended(Program(words, directory=os.fsencode(tmp_path), files=(kept, gone), capture_bytes=1000))
+    assert end.output == f"{tmp_path}\nkeptgone".encode()
+    assert os.listdir(tmp_path) == ["kept"]
+    end = ended(Program(words, files=(kept, gone)))
+    assert (end.status, end.trouble) == (127, "cannot make its list: File exists")
+
+
+def test_it_can_be_interrupted_with_all_that_it_started_and_nothing_else_afterwards(tmp_path: Path) -> None:
+    async def interrupted() -> ProgramEnd:
+        interruptions: list[Callable[[int], None]] = []
+        ready = tmp_path / "pid"
+        script = f"sleep 1000 & echo $! > {ready}.new; mv {ready}.new {ready}; wait"
+        running = asyncio.ensure_future(
+            run(Program((b"sh", b"-c", script.encode())), umask=0, started=interruptions.append)
+        )
+        await asyncio.sleep(0)
+        while not ready.exists():
+            await asyncio.sleep(0.01)
+        interruptions[0](15)
+        end = await running
+        interruptions[0](9)
+        return end
+
+    end = asyncio.run(interrupted())
+    assert (end.status, end.signal, end.timed_out) == (143, 15, False)
+    pid = int((tmp_path / "pid").read_text())
+    wait_until(lambda: not _lives(pid), "the end of what it had started")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_it_runs_as_whom_it_says() -> None:
+    end = ended(Program((b"sh", b"-c", b"id -u; id -g"), user=3, group=4, capture_bytes=100))
+    assert end.output == b"3\n4\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ def kept_hosts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def own_cache(kept_hosts: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_cache(kept_hosts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is left in the machine's cache."""
     monkeypatch.setattr(build, "_places", lambda: iter([os.fspath(kept_hosts / "instep")]))
-    yield

@@ -32,10 +32,15 @@ BOTH: list[tuple[bytes, bytes | None]] = [
     (b"21 200\r", b"21 300 0 5 -release :clsync v0.5-release\n"),
     (b"021 0200", b"21 300 0 5 -release :clsync v0.5-release\n"),
     (b"1 200 :x", b"1 300 0 5 -release :clsync v0.5-release\n"),
-    (b"22 202 /nonexistent/a", b"22 199 sync_dump\x03/ /nonexistent/a\x03/ 2 No such file or directory\x03/ "
-     b':sync_dump(/nonexistent/a): Error #2: "No such file or directory".\n'),
+    (
+        b"22 202 /nonexistent/a",
+        (
+            b"22 199 sync_dump\x03/ /nonexistent/a\x03/ 2 No such file or directory\x03/ :sync_dump(/nonexistent/a): "
+            b'Error #2: "No such file or directory".\n'
+        ),
+    ),
     (b"1 250", b"1 350  :Bye.\n"),
-]  # fmt: skip
+]
 """The same with both programs, in one connection."""
 
 CLOSING: list[bytes] = [b"hello", b"", b"x" * 9000]

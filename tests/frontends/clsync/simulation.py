@@ -109,7 +109,9 @@ class Simulation:
         around = Surroundings(
             tree=tree or PretendedTree(),
             say=Say(),
-            announce=self.statuses.append,
+            announce=lambda state: self.statuses.append(state.value),
+            ready=lambda: None,
+            is_own=lambda _: False,
             exists=lambda _: self.standby,
             read_rules=lambda now: self.read_rules(now),  # noqa: PLW0108  # it is replaced by tests
             read_block=lambda now, block: replace(now, **self.blocks[block]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from collections.abc import Iterator
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from instep.frontends.clsync.client import Client
 from instep.frontends.clsync.dump import Line, Mark, Picture, Run, lines, write
 from instep.frontends.clsync.entries import Entry, ObjectType
 from instep.model import RelPath
+from tests.frontends.clsync.served import CLSYNC, running_clsync, wait_for
 
 THREAD = """thread:
 \titeration == 1
@@ -62,6 +65,35 @@ def test_all_of_it(tmp_path: Path) -> None:
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [top, *top.rglob("*")]}
     assert {mode for path, mode in modes.items() if path.is_dir()} == {0o750}
     assert {mode for path, mode in modes.items() if path.is_file()} == {0o644}
+
+
+@pytest.mark.skipif(CLSYNC is None, reason="needs clsync")
+def test_as_clsync_writes_it(tmp_path: Path) -> None:
+    with running_clsync() as (socket, _), Client(socket, timeout_s=60) as clsync:
+        (socket.parent / "w/a b").write_text("")
+        numbers = itertools.count()
+
+        def dumped() -> bool:
+            clsync.dump(socket.parent / f"dump{next(numbers)}")
+            return True
+
+        wait_for(lambda: dumped() and shown(newest(socket.parent))["queue/0"][1] != "")
+        theirs = newest(socket.parent)
+        status = (theirs / "instance").read_text().removeprefix("status == ").rstrip("\n")
+        write(bytes(tmp_path / "dump"), Picture(status, [lines([entry(b"a b")]), [], [], []]))
+        assert shown(tmp_path / "dump") == shown(theirs)
+
+
+def newest(top: Path) -> Path:
+    return max(top.glob("dump*"), key=lambda path: int(path.name.removeprefix("dump")))
+
+
+def shown(top: Path) -> dict[str, tuple[int, str]]:
+    """Names, modes and contents of a dump."""
+    return {
+        str(path.relative_to(top)): (path.stat().st_mode, "" if path.is_dir() else path.read_text())
+        for path in [top, *top.rglob("*")]
+    }
 
 
 def test_it_must_not_exist(tmp_path: Path) -> None:

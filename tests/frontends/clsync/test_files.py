@@ -49,6 +49,7 @@ def shared() -> Iterator[Path]:
         os.chmod(name, 0o755)
         yield Path(name)
 
+
 def test_every_state_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "status"
     status = StatusFile(bytes(path))
@@ -199,7 +200,7 @@ def test_a_full_disk_stops_nothing_and_is_told_once(caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.parametrize("kind", [StatusFile, PidFile])
-def test_what_cannot_be_made_is_an_error(tmp_path: Path, kind: type[StatusFile] | type[PidFile]) -> None:
+def test_what_cannot_be_made_is_an_error(tmp_path: Path, kind: type[StatusFile | PidFile]) -> None:
     before = os.listdir("/proc/self/fd")
     with pytest.raises(FileNotFoundError):
         kind(bytes(tmp_path / "none/file"))
@@ -215,7 +216,9 @@ def test_the_pid(tmp_path: Path) -> None:
     assert path.read_text() == str(os.getpid())
     # A child that ends as its parent would leaves it alone.
     program = "import os, sys\nfrom instep.frontends.clsync.files import PidFile\np = PidFile(os.fsencode(sys.argv[1]))\nif os.fork() == 0:\n    p.remove()\n    os._exit(0)\nos.wait()\nprint(open(sys.argv[1]).read() == str(os.getpid()))\np.remove()"
-    child = subprocess.run([sys.executable, "-c", program, tmp_path / "other"], stdout=subprocess.PIPE, text=True, check=True)
+    child = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "other"], stdout=subprocess.PIPE, text=True, check=True
+    )
     assert child.stdout == "True\n"
     pid.remove()
     pid.remove()

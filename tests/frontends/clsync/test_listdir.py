@@ -63,7 +63,9 @@ def test_one_that_is_missing_is_made_and_removed(tmp_path: Path, caplog: pytest.
     lists = directory(tmp_path, tmp_path / "lists")
     lists.check()
     assert stat.S_IMODE((tmp_path / "lists").stat().st_mode) == 0o700
-    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", "list-directory-made")]
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "list-directory-made")
+    ]
     lists.close()
     assert not (tmp_path / "lists").exists()
 

@@ -71,9 +71,7 @@ def test_nobody_can_forge_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     say = Say()
     say.info(b"a\nError: b\t\x1b[1m\xff \xc2\x9b " + "ä".encode())
     say.info("a\udcff\u2028\r")
-    assert capsys.readouterr().err == (
-        "Info: a\\nError: b\t\\x1b[1m\\xff \\x9b ä\n" + "Info: a\\xff\\u2028\\x0d\n"
-    )
+    assert capsys.readouterr().err == ("Info: a\\nError: b\t\\x1b[1m\\xff \\x9b ä\n" + "Info: a\\xff\\u2028\\x0d\n")
 
 
 def test_nobody_needs_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +105,7 @@ def test_syslog(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     say.direct(Output.SYSLOG, debug=0)
     say.direct(Output.SYSLOG)
     say_all(say)
-    assert opened == [("clsync", syslog.LOG_PID | syslog.LOG_CONS, syslog.LOG_DAEMON)]
+    assert opened == [("clsync", syslog.LOG_PID | syslog.LOG_CONS | syslog.LOG_NDELAY, syslog.LOG_DAEMON)]
     assert lines == [
         (syslog.LOG_ERR, "Error: e (2: No such file or directory)"),
         (syslog.LOG_WARNING, "Warning: w"),
@@ -168,10 +166,24 @@ def test_a_traceback_is_a_line_for_each_of_its_own(capsys: pytest.CaptureFixture
     take_over(Say())
     log = logging.getLogger("instep.anything")
     try:
-        raise ValueError("x")
+        int("x")
     except ValueError:
         log.exception("internal-error")
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "Error: internal-error"
-    assert lines[-1] == "Error: ValueError: x"
+    assert lines[-1] == "Error: ValueError: invalid literal for int() with base 10: 'x'"
     assert all(line.startswith("Error: ") for line in lines)
+
+
+def test_the_words_of_a_module(capsys: pytest.CaptureFixture[str]) -> None:
+    say = Say()
+    take_over(say)
+    say.configure(replace(SETTINGS, debug=2))
+    log = logging.getLogger("instep.anything")
+    log.error("module-says", extra=fields(text="e", function="f", errno=2, debug=None))
+    log.warning("module-says", extra=fields(text="w", function="f", errno=0, debug=None))
+    log.info("module-says", extra=fields(text="i", function="f", errno=0, debug=None))
+    log.info("module-says", extra=fields(text="d", function="f", errno=0, debug=2))
+    log.info("module-says", extra=fields(text="unseen", function="f", errno=0, debug=3))
+    lines = [re.sub(r"\(pid: .*\): f", "f", line) for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["Error f(): e (2: No such file or directory)", "Warning f(): w", "Info f(): i", "Debug2 f(): d"]

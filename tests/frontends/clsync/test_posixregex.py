@@ -108,7 +108,7 @@ BYTES = [b"a", b"b", b"c", b"/", b"-", b"\xe4", b" ", b"]", b"1", b"\\", b"_", b
 
 
 @needs_glibc
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
     st.lists(st.sampled_from(PIECES), max_size=10).map(b"".join).filter(lambda text: not ODD.search(text)),
     st.lists(st.lists(st.sampled_from(BYTES), max_size=7).map(b"".join), min_size=1, max_size=8),

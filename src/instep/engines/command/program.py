@@ -42,7 +42,7 @@ async def run(
     Args:
         program: what to run.
         umask: the one it gets, and the list files that are made for it.
-        launcher: what starts it; None: we do.
+        launcher: what starts it, as whom it starts everything; None: we do, as whom the program says.
         started: given, as soon as it runs, what sends a signal to it and all that it started.
     """
     with contextlib.ExitStack() as files:
@@ -55,19 +55,7 @@ async def run(
             stdin = None if program.stdin is None else files.enter_context(memory_file(program.stdin))
             keep = files.enter_context(anonymous_file()) if program.capture_bytes else None
             output = None if program.output is None else files.enter_context(_appending(program.output))
-            start = functools.partial(
-                subprocess.Popen[bytes],
-                program.argv,
-                stdin=stdin,
-                stdout=keep or output,
-                stderr=keep or output,
-                env={**os.environb, **program.environment} if program.environment else None,
-                cwd=program.directory,
-                user=program.user,
-                group=program.group,
-                process_group=0,
-                umask=umask,
-            )
+            start = functools.partial(_start, program, stdin, keep or output, umask, changes=launcher is None)
             process = start() if launcher is None else launcher.call(start)  # vfork and exec: 1 ms
         except (OSError, ValueError) as error:
             # ValueError: a word with a NUL in it.
@@ -84,6 +72,23 @@ async def run(
     if code < 0:
         return ProgramEnd(128 - code, signal=-code, output=kept, timed_out=timed_out)
     return ProgramEnd(code, output=kept, timed_out=timed_out)
+
+
+def _start(
+    program: Program, stdin: int | None, output: IO[bytes] | None, umask: int, *, changes: bool
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        program.argv,
+        stdin=stdin,
+        stdout=output,
+        stderr=output,
+        env={**os.environb, **program.environment} if program.environment else None,
+        cwd=program.directory,
+        user=program.user if changes else None,  # costs a fork
+        group=program.group if changes else None,
+        process_group=0,
+        umask=umask,
+    )
 
 
 def _interrupt(process: subprocess.Popen[bytes], launcher: Launcher | None, number: int) -> None:

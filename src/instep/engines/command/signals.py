@@ -10,7 +10,7 @@ _RESTORED = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
 
 
 def clean_for_programs() -> None:
-    """Block no signal, and ignore none in a way that outlives an exec (signal(7)): a handler does not, being ignored does.
+    """Block no signal, and ignore none in a way that outlives an exec: a handler does not, being ignored does.
 
     To be called in the main thread, before there are others: these inherit what is blocked.
     """

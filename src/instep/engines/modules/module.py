@@ -20,6 +20,8 @@ from instep.model import Call, ProgramEnd
 from instep.spec import ModuleSpec
 
 log = logging.getLogger(__name__)
+saying = logging.getLogger(f"{__name__}.saying")
+saying.setLevel(logging.DEBUG)  # What is wanted of it was chosen in the module's process, by clsync's levels.
 
 UNLOADABLE = 255
 NO_FUNCTION = 22
@@ -216,15 +218,11 @@ class Module:
     def _tell(self, message: Message) -> None:
         """Pass on what the module says."""
         level = _LEVELS.get(message.level, logging.DEBUG)
-        if not log.isEnabledFor(level):
-            return
-        reason = f"{message.errno}: {os.strerror(message.errno)}" if message.errno else ""
         debug = message.level - wire.DEBUG_BASE if message.level >= wire.DEBUG_BASE else None
+        number = message.errno if message.errno and level >= logging.ERROR else None
         for line in message.text.splitlines():  # of a traceback
-            extra = fields(
-                function=message.function, text=line, debug=debug, reason=reason if level >= logging.ERROR else ""
-            )
-            log.log(level, "module-says", extra=extra)
+            extra = fields(function=message.function, text=line, errno=number, debug=debug)
+            saying.log(level, "module-says", extra=extra)
 
 
 def _exit_status(returned: int) -> int:

@@ -43,11 +43,10 @@ class Died:
 class Start:
     """How the process is started; the number of its socket's descriptor replaces the argument SOCKET."""
 
+    executable: bytes
     argv: Sequence[bytes]
     directory: bytes
     umask: int
-    user: int | None = None
-    group: int | None = None
     descriptors: tuple[int, ...] = ()
     """What it inherits beside the usual three."""
 
@@ -80,11 +79,9 @@ class ModuleProcess:
                 number = b"%d" % theirs.fileno()
                 self._process = subprocess.Popen(
                     [number if word == SOCKET else word for word in start.argv],
+                    executable=start.executable,
                     cwd=start.directory,
                     umask=start.umask,
-                    user=start.user,
-                    group=start.group,
-                    extra_groups=None if start.group is None else [start.group],
                     process_group=0,
                     pass_fds=(theirs.fileno(), *start.descriptors),
                 )

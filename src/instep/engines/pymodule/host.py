@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import importlib.util
 import logging
@@ -198,11 +199,11 @@ def _traceback() -> str:
 
 
 def main() -> None:
-    """Serve the daemon at the other end of the descriptor that is the last argument."""
+    """Serve the daemon at the other end of the descriptor that is the first argument."""
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    with socket.socket(fileno=int(sys.argv.pop())) as peer:
+    with socket.socket(fileno=int(sys.argv.pop(1))) as peer, contextlib.suppress(ConnectionError):  # the daemon is gone
         peer.set_inheritable(False)
         _Host(peer).run()

@@ -18,5 +18,5 @@ def python_module(spec: ModuleSpec, *, umask: int) -> Module:
     """A module with the functions of ``api``; nothing is started yet."""
     words = (sys.executable, *_ARGUMENTS, _LIBRARY)
     host = f"{__package__}.host"
-    argv = (*(os.fsencode(word.format(host=host) if "{host}" in word else word) for word in words), SOCKET)
-    return Module(spec, lambda: Start(argv, spec.watch_dir, umask, spec.user, spec.group))
+    argv = (*(os.fsencode(word.format(host=host) if "{host}" in word else word) for word in words), SOCKET, spec.path)
+    return Module(spec, lambda: Start(argv[0], argv, spec.watch_dir, umask))

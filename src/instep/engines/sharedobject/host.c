@@ -1,9 +1,9 @@
 /* Loads one module that was built for clsync, and calls its functions when it is told to.
  *
- *     host SOCKET OWN
+ *     host SOCKET OWN MODULE
  *
- * SOCKET is one end of a pair of SOCK_SEQPACKET sockets, OWN the descriptor that this program was started from. What
- * goes over the socket stands in engines/modules/wire.py. Nothing is trusted less than the other side here: that is
+ * SOCKET is one end of a pair of SOCK_SEQPACKET sockets, OWN the descriptor that this program was started from; MODULE
+ * is for those who read the list of processes. What goes over the socket stands in engines/modules/wire.py. Nothing is trusted less than the other side here: that is
  * the daemon that started us, so a request that is cut short is a defect and ends the process.
  *
  * Facts: symbols are found by the module because this program is linked with -rdynamic. Names with an underscore at
@@ -22,6 +22,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -416,8 +417,9 @@ static void call(struct reader *in)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3)
+    if (argc != 4)
         return 2;
+    prctl(PR_SET_NAME, "clsync-module");
     host = getpid();
     peer = atoi(argv[1]);
     fcntl(peer, F_SETFD, FD_CLOEXEC);

@@ -13,7 +13,7 @@ def shared_object(spec: ModuleSpec, *, umask: int) -> Module:
 
     def prepare() -> Start:
         host = open_host()  # for life: the module may have to be started again when we cannot make it any more
-        argv = (b"/proc/self/fd/%d" % host, SOCKET, b"%d" % host)
-        return Start(argv, spec.watch_dir, umask, spec.user, spec.group, (host,))
+        argv = (b"clsync-module", SOCKET, b"%d" % host, spec.path)
+        return Start(b"/proc/self/fd/%d" % host, argv, spec.watch_dir, umask, (host,))
 
     return Module(spec, prepare)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from instep.frontends.clsync import macros
+from instep.frontends.clsync import arguments
+from instep.frontends.clsync.arguments import Values, Warn, meant
 from instep.frontends.clsync.complaints import USAGE, Complaint, Refused, refused
 from instep.frontends.clsync.kinds import Path, Paths
 from instep.frontends.clsync.options import BY_NAME
@@ -18,12 +18,9 @@ from instep.frontends.instep.output import escaped
 NO_WATCH_DIR: Final = errno.EFAULT
 """Exit status where nothing says what to watch."""
 
-_LISTS: Final = (b"--exclude-from", b"%EXCLUDE-LIST-PATH%"), (b"--include-from", b"%INCLUDE-LIST-PATH%")
 _URL: Final = re.compile(rb"[a-z]+://")
+_PYTHON: Final = {Mode.SO: Mode.PY, Mode.RSYNCSO: Mode.RSYNCPY}
 _HANDLERS: Final = {Mode.DIRECT: b"cp", Mode.RSYNCDIRECT: b"rsync"}
-
-Warn = Callable[[str], None]
-Values = Mapping[str, Given]
 
 
 def settings(
@@ -42,8 +39,7 @@ def settings(
         Refused: something is missing, or not there.
     """
     plain = _plain(given)
-    mode = plain.pop("mode", None)
-    _needed(given, mode)
+    mode = _needed(given)
     watch_dir, destination, is_remote = _places(given, start, before)
     for name, one in given.items():
         option = BY_NAME[name]
@@ -56,17 +52,18 @@ def settings(
             plain[option.field] = tuple(os.path.join(base, path) for path in plain[option.field])
     handler = _handler(given, start, mode, before)
     if handler.endswith(b".py"):
-        mode = {Mode.SO: Mode.PY, Mode.RSYNCSO: Mode.RSYNCPY}.get(mode, mode)
-    words = _Arguments(given, start, warn, mode, {"watch-dir": watch_dir, "destination-dir": destination})
+        mode = _PYTHON.get(mode, mode)
+    plain["mode"] = mode
+    places = {"watch-dir": watch_dir, "destination-dir": destination}
+    words = arguments.templates(given, start, mode, places, warn)
     if "dump_dir" not in plain:
         plain["dump_dir"] = b"/tmp/clsync-dump-" + plain.get("label", b"nolabel")
     return Settings(
         watch_dir=watch_dir,
-        mode=mode,
         sync_handler=handler,
-        arguments=words.arguments,
+        arguments=words.usual,
         initial_arguments=words.initial,
-        default_arguments=words.default,
+        default_arguments=words.is_default,
         config_file=config_file,
         destination_dir=destination,
         destination_is_remote=is_remote,
@@ -83,31 +80,32 @@ def _plain(given: Values) -> dict[str, Any]:
         for name, one in given.items()
         if (option := BY_NAME[name]).field and one.meant is not None
     }
-    if _meant(given, "secure-splitting"):
+    if meant(given, "secure-splitting"):
         values.setdefault("splitting", Splitting.PROCESS)
         for name in ("check_execvp_arguments", "seccomp_filter", "forbid_devices"):
             values.setdefault(name, True)
-    values["cancel_stat"] = bool(_meant(given, "cancel-syscalls"))
+    values["cancel_stat"] = bool(meant(given, "cancel-syscalls"))
     return values
 
 
-def _meant(given: Values, name: str) -> Any:
-    one = given.get(name)
-    return None if one is None else one.meant
+def _needed(given: Values) -> Mode:
+    """The mode.
 
-
-def _needed(given: Values, mode: Mode | None) -> None:
-    """Refuse what lacks the essentials."""
+    Raises:
+        Refused: that or another essential is missing.
+    """
+    mode: Mode | None = meant(given, "mode")
     lacks = []
     if mode is None:
         words = ", ".join(each.value for each in Mode)
         lacks.append(Complaint("no mode was given", f"write -M and one of: {words}"))
-    if not _meant(given, "sync-handler") and mode not in _HANDLERS:
+    if not meant(given, "sync-handler") and mode not in _HANDLERS:
         lacks.append(Complaint("no sync-handler was given", "write -S PROGRAM"))
-    if not _meant(given, "watch-dir"):
+    if not meant(given, "watch-dir"):
         lacks.append(Complaint("no directory to watch was given", "write -W DIR", NO_WATCH_DIR))
-    if lacks:
+    if lacks or mode is None:
         raise Refused(lacks)
+    return mode
 
 
 def _places(given: Values, start: Start, before: Settings | None) -> tuple[bytes, bytes | None, bool]:
@@ -152,11 +150,11 @@ def _directory(one: Given, start: Start) -> bytes:
 
 def _handler(given: Values, start: Start, mode: Mode, before: Settings | None) -> bytes:
     """A path, or a name that PATH has: PATH goes before the directory of the start, where a stranger may have files."""
-    one = given.get("sync-handler")
-    asked = (one, None if one is not None else mode, mode.calls)
-    if before is not None and asked == (before.given.get("sync-handler"), asked[1] and before.mode, before.mode.calls):
-        return before.sync_handler
-    handler: bytes = _meant(given, "sync-handler") or _HANDLERS[mode]
+    named: bytes | None = meant(given, "sync-handler")
+    if before is not None and named == meant(before.given, "sync-handler") is not None:
+        if before.mode.calls == mode.calls:
+            return before.sync_handler
+    handler = named or _HANDLERS[mode]
     here = os.path.join(start.directory, handler)
     if b"/" in handler or mode.calls:
         return here
@@ -172,66 +170,3 @@ def in_path(name: bytes, path: bytes) -> bytes | None:
         if directory and os.path.isfile(found) and os.access(found, os.X_OK):
             return found
     return None
-
-
-class _Arguments:
-    """The handler's arguments, given or by default, as templates."""
-
-    def __init__(self, given: Values, start: Start, warn: Warn, mode: Mode, places: Mapping[str, bytes | None]) -> None:
-        self._given = given
-        self._start = start
-        self._warn = warn
-        self._places = places
-        self._prefers_include = bool(_meant(given, "rsync-prefer-include"))
-        primary: tuple[bytes, ...] = _meant(given, "--") or ()
-        initial: tuple[bytes, ...] = _meant(given, "---") or ()
-        self.default = not primary
-        if self.default:
-            primary = self._of(mode)
-            if mode is Mode.SHELL and not initial:
-                initial = (b"initialsync", b"%label%", b"%INCLUDE-LIST%")
-        self.arguments = self._templates(primary)
-        self.initial = self._templates(initial) if initial else None
-
-    def _of(self, mode: Mode) -> tuple[bytes, ...]:
-        match mode:
-            case Mode.SIMPLE:
-                return b"sync", b"%label%", b"%EVENT-MASK%", b"%INCLUDE-LIST%"
-            case Mode.DIRECT:
-                return b"%INCLUDE-LIST%", b"%destination-dir%/"
-            case Mode.SHELL:
-                return b"synclist", b"%label%", b"%INCLUDE-LIST-PATH%"
-            case Mode.RSYNCSHELL:
-                lists = [path for _, path in reversed(_LISTS) if not self._prefers_include or b"INCLUDE" in path]
-                return b"rsynclist", b"%label%", *lists
-            case Mode.RSYNCDIRECT:
-                return b"%RSYNC-ARGS%", b"%watch-dir%/", b"%destination-dir%/"
-            case _:
-                return ()
-
-    def _rsync_args(self) -> tuple[bytes, ...]:
-        lists = _LISTS[1:] if self._prefers_include else _LISTS
-        return b"-aH", b"--delete", *(word for pair in lists for word in pair), b"--exclude=*"
-
-    def _templates(self, words: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        if self._places["destination-dir"] is None and any("destination-dir" in macros.names(word) for word in words):
-            raise refused(
-                "the handler's arguments name %destination-dir%, but no destination was given", "write -D DIR"
-            )
-        words = tuple(macros.with_rsync_args(words, self._rsync_args(), self._warn))
-        return tuple(macros.argument(word, self._look, self._warn) for word in words)
-
-    def _look(self, name: str) -> bytes | None:
-        if name in self._places:
-            return self._places[name]
-        return look(name, self._given, self._start)
-
-
-def look(name: str, given: Values, start: Start) -> bytes | None:
-    """What ``%NAME%`` stands for: an option that is set, or ``%PID%``."""
-    if name == "PID":
-        return str(start.pid).encode()
-    one = given.get(name)
-    if one is not None:
-        return one.text
-    return b"nolabel" if name == "label" else None

@@ -27,7 +27,7 @@ from instep.linux.inotify import (
     IN_MOVED_FROM,
     IN_MOVED_TO,
 )
-from instep.model import ROOT, EventReport, RelPath
+from instep.model import ROOT, TEMPORARY_PREFIX, EventReport, RelPath, is_temporary
 
 _GONE = IN_DELETE | IN_DELETE_SELF | IN_MOVED_FROM
 _MADE = IN_CREATE | IN_MOVED_TO
@@ -36,7 +36,15 @@ _MADE = IN_CREATE | IN_MOVED_TO
 class Collector:
     """Turns events into entries. Where they go: the queues, ``singles``, or ``whole``."""
 
-    def __init__(self, settings: Settings, rules: Rules, tree: Tree, *, walked: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        rules: Rules,
+        tree: Tree,
+        *,
+        walked: Callable[[], None],
+        is_own: Callable[[RelPath], bool],
+    ) -> None:
         """Nothing is looked at yet.
 
         Args:
@@ -44,6 +52,7 @@ class Collector:
             rules: which paths count.
             tree: the watched one.
             walked: called when a whole directory was noted.
+            is_own: whether a path is of our own making, and nobody's change.
         """
         self.settings = settings
         self.rules = rules
@@ -54,6 +63,7 @@ class Collector:
         """Directories that are told at once, each by a recursive call."""
         self._tree = tree
         self._walked = walked
+        self._is_own = is_own
         self._signatures = Signatures(settings.modification_signature)
         self._device: int | None = None
 
@@ -221,7 +231,9 @@ class Collector:
         self.whole.append(entry)
 
     def _syncs(self, path: RelPath, *, is_dir: bool, is_regular: bool) -> bool:
-        return self.rules.syncs(path, is_dir=is_dir, is_regular=is_regular)
+        if path.find(TEMPORARY_PREFIX) >= 0 and is_temporary(path.rpartition(b"/")[2]):
+            return False
+        return self.rules.syncs(path, is_dir=is_dir, is_regular=is_regular) and not self._is_own(path)
 
     def _enters(self, path: RelPath) -> bool:
         return self.rules.walks(path) and not (self._stays() and self._is_elsewhere(path))

@@ -28,24 +28,11 @@ _INHERITANCE = {
     Inherit.CLSYNC: Inheritance.KEPT,
     Inherit.PERMITTED: Inheritance.ALL,
 }
-_SECURITY = frozenset(
-    {
-        "uid", "gid", "privileged-uid", "privileged-gid", "sync-handler-uid", "sync-handler-gid", "chroot",
-        "pivot-root", "detach-network", "detach-ipc", "detach-miscellanea", "secure-splitting", "splitting",
-        "check-execvp-arguments", "seccomp-filter", "forbid-devices", "mountpoints", "preserve-capabilities",
-        "inherit-capabilities",
-    }
-)  # fmt: skip
 
 _MACRO = re.compile(rb"%(?:([A-Z][A-Za-z0-9-]*)?%)")
-_NAME = rb"(?!\.\.?[/\0])[^/\0]+"
+_NAME = rb"(?!\.\.?[/\x00])[^/\x00]+"
 """One component of a path that leads nowhere else."""
 _BELOW = _NAME + rb"(?:/" + _NAME + rb")*"
-
-
-def asked_for(settings: Settings) -> bool:
-    """Whether any of it was asked for: then everything that is brought over is brought over by the handler."""
-    return not _SECURITY.isdisjoint(settings.given)
 
 
 def plan(settings: Settings, *, started: Identity, nobody: Identity) -> Confinement:
@@ -127,26 +114,26 @@ def vectors(settings: Settings) -> tuple[bytes, ...]:
         allowed.append(_vector(settings, settings.initial_arguments))
     hooks = {settings.exit_hook, settings.pre_exit_hook, *settings.permitted_hooks} - {None}
     # A hook's one argument is the label, which may be changed while we run.
-    allowed += [re.escape(hook) + rb"\0[^\0]*\0" for hook in sorted(hook for hook in hooks if hook)]
+    allowed += [re.escape(hook) + rb"\x00[^\x00]*\x00" for hook in sorted(hook for hook in hooks if hook)]
     return tuple(allowed)
 
 
 def _vector(settings: Settings, arguments: tuple[bytes, ...]) -> bytes:
     words = (_words(settings, argument) for argument in arguments)
-    return re.escape(settings.sync_handler) + rb"\0" + b"".join(words)
+    return re.escape(settings.sync_handler) + rb"\x00" + b"".join(words)
 
 
 def _words(settings: Settings, argument: bytes) -> bytes:
     """What one configured argument can become: as a word, or, if it stands for all paths, as any number of words."""
     if argument == b"%INCLUDE-LIST%":
-        return b"(?:" + _path(settings) + rb"\0)*"
+        return b"(?:" + _path(settings) + rb"\x00)*"
     out = b""
     end = 0
     for found in _MACRO.finditer(argument):
         out += re.escape(argument[end : found.start()])
         end = found.end()
         out += b"%" if found[1] is None else _macro(settings, found, alone=found[0] == argument)
-    return out + re.escape(argument[end:]) + rb"\0"
+    return out + re.escape(argument[end:]) + rb"\x00"
 
 
 def _macro(settings: Settings, found: re.Match[bytes], *, alone: bool) -> bytes:
@@ -162,12 +149,14 @@ def _macro(settings: Settings, found: re.Match[bytes], *, alone: bool) -> bytes:
 
 
 def _path(settings: Settings) -> bytes:
-    """A path in the watched directory as handlers are told of it, which no program can take for an option."""
+    """A path in the watched directory as handlers are told of it, which no program can take for an option; or none."""
     root = re.escape(settings.watch_dir.rstrip(b"/"))
     absolute = root + rb"(?:/(?:" + _BELOW + rb")?)?"
-    return rb"(?:\./?|\./" + _BELOW + rb"|(?!-)" + _BELOW + rb"|" + absolute + rb")"
+    return rb"(?:\./?|\./" + _BELOW + rb"|(?!-)" + _BELOW + rb"|" + absolute + rb")?"
 
 
 def _list_path(settings: Settings) -> bytes:
-    directory = rb"/(?:[^\0]*/)?clsync-[^/\0]+" if settings.lists_dir is None else re.escape(settings.lists_dir.rstrip(b"/"))
+    # A temporary one is made when it is needed, wherever TMPDIR says.
+    made = rb"(?:/" + _NAME + rb")*/clsync-[^/\x00]+"
+    directory = made if settings.lists_dir is None else re.escape(settings.lists_dir.rstrip(b"/"))
     return directory + rb"/\.clsync-(?:list|exclist)\.[0-9.]+"

@@ -56,9 +56,8 @@ class Commands(Protocol):
 class Session:
     """One connection. The first thing to send is ``greeting``."""
 
-    greeting: Final = message(0, Id.NEGOTIATE, b"%d" % PROTOCOL, b"Protocol version is %d." % PROTOCOL)
-
     def __init__(self, commands: Commands) -> None:
+        self.greeting: Final = message(0, Id.NEGOTIATE, b"%d" % PROTOCOL, b"Protocol version is %d." % PROTOCOL)
         self._commands = commands
         self._input = bytearray()
         self.ended = False

@@ -17,14 +17,7 @@ from instep.frontends.clsync.complaints import USAGE, refused
 from instep.frontends.clsync.entries import Entry
 from instep.frontends.clsync.rules import Rules
 from instep.frontends.clsync.runs import Excluded, Part
-from instep.frontends.clsync.settings import (
-    DetachNetwork,
-    EngineChoice,
-    Mode,
-    PivotRoot,
-    Settings,
-    Splitting,
-)
+from instep.frontends.clsync.settings import EngineChoice, Mode, Settings
 from instep.frontends.instep.checks import check
 from instep.linux.inotify import IN_ATTRIB, IN_ISDIR
 from instep.model import Batch, Change, Scope
@@ -32,6 +25,14 @@ from instep.spec import EngineName, InitialSync, MaxDelete, MirrorSpec, Pace, Pr
 
 COPIED = Preserve(xattrs=False, acls=False, sparse=False)
 """What rsync keeps with -aH."""
+_CONFINES = frozenset(
+    {
+        "uid", "gid", "privileged-uid", "privileged-gid", "sync-handler-uid", "sync-handler-gid", "chroot",
+        "pivot-root", "detach-network", "detach-ipc", "detach-miscellanea", "secure-splitting", "splitting",
+        "check-execvp-arguments", "seccomp-filter", "forbid-devices", "mountpoints", "preserve-capabilities",
+        "inherit-capabilities",
+    }
+)  # fmt: skip
 _NESTED = frozenset({"same-directory", "source-inside-target", "target-inside-source"})
 
 
@@ -67,7 +68,7 @@ def _why_not(settings: Settings, rules: Rules, spec: MirrorSpec) -> str:
         return "the native engine only serves directories of this machine"
     if settings.dont_unlink_lists:
         return "the lists are to be kept"
-    if _gives_up_rights(settings):
+    if is_to_be_confined(settings):
         return "the process gives up rights that an engine needs"
     if spec.rules and not native:
         return "with rules only the native engine can be used"
@@ -76,20 +77,9 @@ def _why_not(settings: Settings, rules: Rules, spec: MirrorSpec) -> str:
     return ""
 
 
-def _gives_up_rights(settings: Settings) -> bool:
-    return (
-        settings.splitting is not Splitting.OFF
-        or settings.seccomp_filter
-        or settings.forbid_devices
-        or settings.chroot is not None
-        or settings.pivot_root is not PivotRoot.OFF
-        or settings.detach_network is not DetachNetwork.OFF
-        or bool(settings.mountpoints)
-        or any(
-            given is not None
-            for given in (settings.uid, settings.gid, settings.sync_handler_uid, settings.sync_handler_gid)
-        )
-    )
+def is_to_be_confined(settings: Settings) -> bool:
+    """Whether the process was asked to give up rights: then everything is brought over by the handler."""
+    return not _CONFINES.isdisjoint(settings.given)
 
 
 def _spec(settings: Settings, destination: bytes, rules: Rules) -> MirrorSpec:

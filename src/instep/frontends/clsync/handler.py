@@ -14,17 +14,19 @@ import math
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from instep.core.retry import backoff_s
 from instep.errors import OperatorError
+from instep.frontends.clsync import dump
 from instep.frontends.clsync.collect import Collector
 from instep.frontends.clsync.entries import Entry, ObjectType
+from instep.frontends.clsync.files import State
 from instep.frontends.clsync.output import Say
 from instep.frontends.clsync.queues import Delays, Queue, overlap
 from instep.frontends.clsync.rules import Rules
-from instep.frontends.clsync.runs import Part, Runs
+from instep.frontends.clsync.runs import Excluded, Part
 from instep.frontends.clsync.settings import Mode, Settings, Threading
 from instep.frontends.clsync.tree import Tree
 from instep.model import EventReport, Interrupt, Program, ProgramEnd, RelPath, Work
@@ -44,21 +46,6 @@ SINGLE_FAILED: Final = 255
 PARTIAL: Final = 24
 """rsync: files vanished while it looked."""
 _ENDS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
-
-
-class Status(enum.Enum):
-    """What the status file says."""
-
-    STARTING = "starting"
-    INITSYNC = "initsync"
-    RUNNING = "running"
-    FAILING = "synchandler error"
-    REHASHING = "rehashing"
-    THREAD_GC = "thread gc"
-    HOLD_ON = "hold on"
-    PREEXIT = "preexit"
-    TERMINATING = "terminating"
-    EXITING = "exiting"
 
 
 class Phase(enum.Enum):
@@ -84,6 +71,25 @@ class Kind(enum.Enum):
     HOOK = enum.auto()
 
 
+class MakesRuns(Protocol):
+    """Says what one run is; ``runs.Runs``, or ``engine.EngineRuns``."""
+
+    @property
+    def tells_singly(self) -> bool:
+        """Each path has a part of its own, and a failure ends all with a code of its own."""
+
+    def change(self, settings: Settings) -> None:
+        """Other settings hold for the runs to come."""
+
+    def environment(self, *, iteration: int | None, status: str) -> dict[bytes, bytes]:
+        """What handlers and hooks find in theirs."""
+
+    def of(
+        self, entries: Sequence[Entry], excluded: Sequence[Excluded] = (), *, iteration: int | None, status: str
+    ) -> list[Part]:
+        """The parts of a run, to be carried out one after the other. OSError: its lists cannot be made."""
+
+
 @dataclass(slots=True)
 class Run:
     """Work under way, or waiting for another try."""
@@ -99,8 +105,12 @@ class Run:
     interrupted: bool = False
     last: bool = False
     """There is no time for more tries than this one."""
-    failed: list[RelPath] = field(default_factory=list)
-    """Of an engine's work: what was not brought over."""
+
+    @property
+    def command(self) -> Sequence[bytes]:
+        """The words of the program; none for what is no program."""
+        work = self.parts[0].work if self.parts else None
+        return work.argv if isinstance(work, Program) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +119,12 @@ class Surroundings:
 
     tree: Tree
     say: Say
-    announce: Callable[[str], None]
-    """The status has changed."""
+    announce: Callable[[State], None]
+    """The state has changed."""
+    ready: Callable[[], None]
+    """Everything is watched from now on."""
+    is_own: Callable[[RelPath], bool]
+    """Of list files, which are nobody's change."""
     exists: Callable[[bytes], bool]
     """Of the standby file."""
     read_rules: Callable[[Settings], Rules]
@@ -126,13 +140,13 @@ class Surroundings:
 class ClsyncHandler:
     """See the module; the methods of ``ports.Handler`` are described there."""
 
-    def __init__(self, settings: Settings, rules: Rules, runs: Runs, surroundings: Surroundings) -> None:
+    def __init__(self, settings: Settings, rules: Rules, runs: MakesRuns, surroundings: Surroundings) -> None:
         """Nothing is looked at yet."""
         self.exit_status: int | None = None
         self.settings = settings
         self.iteration = 0
-        self.status = Status.STARTING
-        self.collector = Collector(settings, rules, surroundings.tree, walked=self._walked)
+        self.status = State.STARTING
+        self.collector = Collector(settings, rules, surroundings.tree, walked=self._walked, is_own=surroundings.is_own)
         self.running: dict[int, Run] = {}
         self._around = surroundings
         self._runs = runs
@@ -146,9 +160,15 @@ class ClsyncHandler:
         self._standby_s = -math.inf
         self._again: list[tuple[float, Entry]] = []
         self._failures = 0
+        self._walks = 0
         self._number = 0
         self._now_s = 0.0
         self._wake_s = math.inf
+
+    def waiting(self) -> list[list[dump.Line]]:
+        """What waits, by queue."""
+        queues = self.collector.queues
+        return [dump.lines(queues.entries(queue)) for queue in Queue]
 
     # ---- what is watched ----
 
@@ -165,12 +185,13 @@ class ClsyncHandler:
         """Everything is being watched: the initial sync is due."""
         settings = self.settings
         self._now_s = now_s
+        self._around.ready()
         self.collector.queues.ran(now_s)
         if settings.skip_initialsync:
             self._initial_done = True
-            self._announce(Status.RUNNING)
+            self._announce(State.RUNNING)
         else:
-            self._announce(Status.INITSYNC)
+            self._announce(State.INITSYNC)
             self.collector.initial(now_s)
         if settings.only_initialsync:
             self._go(Phase.FLUSHING)
@@ -213,7 +234,7 @@ class ClsyncHandler:
         elif number == signal.SIGHUP:
             self.reload()
         elif number == signal.SIGUSR1:
-            self._announce(Status.THREAD_GC)
+            self._announce(State.THREAD_GC)
         elif number == signal.SIGUSR2:
             self.iteration = 0
             self.collector.initial(now_s)
@@ -226,7 +247,7 @@ class ClsyncHandler:
 
     def reload(self) -> None:
         """Read the rules again; those from before stay in force if that fails. Nothing is synced because of it."""
-        self._announce(Status.REHASHING)
+        self._announce(State.REHASHING)
         try:
             self.collector.rules = self._around.read_rules(self.settings)
         except OperatorError as error:
@@ -272,7 +293,7 @@ class ClsyncHandler:
             run.interrupted = True
             self._interrupts.append((self._now_s, run.number, number))
             self._interrupts.append((self._now_s + PATIENCE_S, run.number, signal.SIGKILL))
-        self._announce(Status.TERMINATING)
+        self._announce(State.TERMINATING)
         self._go(Phase.FLUSHING)
 
     # ---- runs ----
@@ -303,14 +324,13 @@ class ClsyncHandler:
             if self._phase.value < Phase.LEAVING.value:
                 self._put_back(run.entries, pause_s=0.0)
         elif self._is_good(end):
-            run.failed += end.failed
             run.parts.popleft()
             run.tries = 0
             if run.parts:
                 run.again_s = now_s
                 return
-            if self.status is Status.FAILING:
-                self._announce(Status.RUNNING)
+            if self.status is State.SYNCHANDLER_ERROR:
+                self._announce(State.RUNNING)
             self._failures = 0
             self._succeeded(run)
         else:
@@ -397,11 +417,11 @@ class ClsyncHandler:
             self._phase = Phase.LEAVING
             if self._with_hook and settings.pre_exit_hook is not None:
                 self._phase, self._deaf, self._last_s = Phase.AFTER_HOOK, False, math.inf
-                self._announce(Status.PREEXIT)
+                self._announce(State.PREEXIT)
                 return self._hook(settings.pre_exit_hook)
         elif phase is Phase.LEAVING:
             self._phase = Phase.GONE
-            self._announce(Status.EXITING)
+            self._announce(State.EXITING)
             if settings.exit_hook is not None:
                 return self._hook(settings.exit_hook)
         else:
@@ -470,8 +490,6 @@ class ClsyncHandler:
             (path, self.settings.label),
             environment=self._runs.environment(iteration=self.iteration, status=self.status.value),
             directory=self.settings.watch_dir,
-            user=self.settings.sync_handler_uid,
-            group=self.settings.sync_handler_gid,
         )
         run = Run(self._number, Kind.HOOK, [], deque([Part(program, ())]), self._now_s)
         self.running[run.number] = run
@@ -490,6 +508,9 @@ class ClsyncHandler:
         self._over(run)
         if run.kind is not Kind.SINGLE:
             self.iteration += 1
+        elif not self.collector.singles and not self.running:
+            self.iteration += self._walks
+            self._walks = 0
         self._settled()
 
     def _settled(self) -> None:
@@ -497,8 +518,8 @@ class ClsyncHandler:
         collector = self.collector
         if not (self._initial_done or self.running or collector.singles or collector.whole):
             self._initial_done = True
-        if self._initial_done and self.status not in (Status.TERMINATING, Status.EXITING, Status.FAILING):
-            self._announce(Status.RUNNING)
+        if self._initial_done and self.status not in (State.TERMINATING, State.EXITING, State.SYNCHANDLER_ERROR):
+            self._announce(State.RUNNING)
 
     def _failed(self, run: Run, end: ProgramEnd) -> None:
         settings, say = self.settings, self._around.say
@@ -512,7 +533,7 @@ class ClsyncHandler:
         )
         again = not run.last and (settings.retries == 0 or run.tries < settings.retries)
         attempt = f"try {run.tries}" + (f" of {settings.retries}" if settings.retries else "")
-        self._announce(Status.FAILING)
+        self._announce(State.SYNCHANDLER_ERROR)
         if again:
             say.error(f"The handler failed: {what} ({attempt}); tried again in {settings.delay_sync_s} s.")
             run.again_s = self._now_s + settings.delay_sync_s
@@ -581,10 +602,10 @@ class ClsyncHandler:
         if self._around.exists(standby):
             self._standby_s = self._now_s + STANDBY_S
             self._wake(self._standby_s)
-            self._announce(Status.HOLD_ON)
+            self._announce(State.HOLD_ON)
             return True
-        if self.status is Status.HOLD_ON:
-            self._announce(Status.RUNNING if self._initial_done else Status.INITSYNC)
+        if self.status is State.HOLD_ON:
+            self._announce(State.RUNNING if self._initial_done else State.INITSYNC)
         return False
 
     def _unlocked(self, entries: list[Entry]) -> list[Entry]:
@@ -614,9 +635,12 @@ class ClsyncHandler:
         return None
 
     def _walked(self) -> None:
-        self.iteration += 1
+        if self.settings.mode is Mode.SIMPLE:
+            self._walks += 1  # They count when all that they found was told.
+        else:
+            self.iteration += 1
 
-    def _announce(self, status: Status) -> None:
+    def _announce(self, status: State) -> None:
         if status is not self.status:
             self.status = status
-            self._around.announce(status.value)
+            self._around.announce(status)

@@ -158,8 +158,6 @@ class Path(_Valued):
     def read(self, text: bytes, before: object, warn: Warn) -> bytes | None:
         """The path; nothing is the default."""
         del before, warn
-        if b"\0" in text:
-            raise ValueError("a path has no zero byte")
         return text or None
 
 
@@ -184,17 +182,29 @@ class Choice(_Valued):
     """One of several words; what stands behind a comma does not count, as in getsubopt(3)."""
 
     def __init__(
-        self, words: Mapping[str, object], *, also: Mapping[str, object] | None = None, empty: bool = True
+        self,
+        words: Mapping[str, object],
+        *,
+        also: Mapping[str, object] | None = None,
+        empty: bool = True,
+        metavar: str = "",
     ) -> None:
         self._words = words
         self._all: Mapping[str, object] = {**words, **(also or {})}
         self._empty = empty
-        self.metavar: str = "|".join(words)
+        self.metavar: str = metavar or "|".join(words)
 
     @classmethod
-    def of(cls, words: type[enum.Enum], *, also: Mapping[str, object] | None = None, empty: bool = True) -> Choice:
+    def of(
+        cls,
+        words: type[enum.Enum],
+        *,
+        also: Mapping[str, object] | None = None,
+        empty: bool = True,
+        metavar: str = "",
+    ) -> Choice:
         """The values of an enumeration."""
-        return cls({str(each.value): each for each in words}, also=also, empty=empty)
+        return cls({str(each.value): each for each in words}, also=also, empty=empty, metavar=metavar)
 
     def read(self, text: bytes, before: object, warn: Warn) -> object:
         """What the word stands for; nothing is the default, where there is one."""

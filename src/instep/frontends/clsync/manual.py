@@ -13,21 +13,23 @@ clsync watches a directory with all that is below it, and has what changes broug
 rsync, by functions of a module, or by instep's own engines. This one takes the command line, the configuration files
 and the rules of clsync 0.4.5, and runs them on instep.
 
-ARGUMENTs are those of the handler; write -- before them if they begin with a dash. Without any the mode's own are taken.
+ARGUMENTs are those of the handler; write -- before them if they begin with a dash. Without any the mode's own are
+taken.
 
 Values that are shown in brackets have to be glued on: -d5, --debug=5. A switch alone is on, and =0 is off; an empty
 value is the default. Numbers may be hexadecimal (0x10) or octal (010). Long names may be cut short. Relative names of
 -W, -D, -S, -R and -H are names in the current directory, all others in the watched one.
 
-What is marked (live) can be changed while the program runs, by --custom-signals and the control socket; (live, HUP) takes
-effect with the next SIGHUP.
+What is marked (live) can be changed while the program runs, by --custom-signals and the control socket; (live, HUP)
+takes effect with the next SIGHUP.
 """
+_RSYNC = "-aH --delete --exclude-from %EXCLUDE-LIST-PATH% --include-from %INCLUDE-LIST-PATH% --exclude=*"
 _MODES = (
     ("simple", "sync %label% %EVENT-MASK% %INCLUDE-LIST%", "Run at once, for each event."),
     ("direct", "%INCLUDE-LIST% %destination-dir%/", "By default the handler is cp."),
     ("shell", "synclist %label% %INCLUDE-LIST-PATH%", "For whole directories: initialsync %label% %INCLUDE-LIST%."),
     ("rsyncshell", "rsynclist %label% %INCLUDE-LIST-PATH% %EXCLUDE-LIST-PATH%", ""),
-    ("rsyncdirect", "%RSYNC-ARGS% %watch-dir%/ %destination-dir%/", "By default the handler is rsync."),
+    ("rsyncdirect", f"{_RSYNC} %watch-dir%/ %destination-dir%/", "By default the handler is rsync."),
     ("so, rsyncso", "", "Functions of a shared object: clsyncapi_sync, clsyncapi_rsync."),
     ("py, rsyncpy", "", "Functions of a Python module: sync, rsync."),
 )
@@ -40,11 +42,7 @@ _MACROS = (
     ("%%", "A percent sign."),
     ("%INCLUDE-LIST%", "The paths of a run, an argument each. It has to stand alone."),
     ("%INCLUDE-LIST-PATH%, %EXCLUDE-LIST-PATH%", "Files that list them."),
-    (
-        "%RSYNC-ARGS%",
-        "-aH --delete --exclude-from %EXCLUDE-LIST-PATH% --include-from %INCLUDE-LIST-PATH% --exclude=* (without "
-        + "the exclude list with --rsync-prefer-include). It has to stand alone.",
-    ),
+    ("%RSYNC-ARGS%", "The first words of the default arguments of mode rsyncdirect. It has to stand alone."),
     ("%TYPE%", "sync, synclist, rsynclist or initialsync."),
     ("%EVENT-MASK%", "What the kernel reported, where a run is for one path."),
 )

@@ -128,7 +128,7 @@ _MONITORS: Final = Choice({"inotify": "inotify"}, also={"gio": "inotify", "fanot
 _SPLITTING: Final = Choice.of(Splitting, also={"0": Splitting.OFF, "1": Splitting.THREAD, "2": Splitting.PROCESS})
 _INHERIT: Final = Choice.of(Inherit, also={"permitted": Inherit.PERMITTED})
 _FIELDS: Final = frozenset(each.name for each in fields(Settings))
-_CLUSTER: Final = "clusters were never finished in clsync, which refuses them as well; this one works alone"
+_CLUSTER: Final = "clsync's clusters were never finished, and it refuses them as well"
 _MEMORY: Final = "privileges are split between processes that share no memory"
 
 
@@ -186,7 +186,7 @@ _MEANT: Final = (
         _row("destination-dir D", _VALUE, Path("DIR"), _START,
              "Where to: a directory that exists, or an address that rsync understands (user@host:/path, host:/path, "
              "rsync://host/module).", field="", from_start=True),
-        _row("mode M", _VALUE, Choice.of(Mode, empty=False), _NOW,
+        _row("mode M", _VALUE, Choice.of(Mode, empty=False, metavar="MODE"), _NOW,
              "What becomes of changes. simple: a run of the handler for each event. direct: one for each batch, with "
              "the paths as arguments. shell: the paths are in a list file. rsyncshell: in rsync's include and "
              "exclude lists. rsyncdirect: rsync itself. so, rsyncso: functions of a shared object. py, rsyncpy: "

@@ -18,7 +18,7 @@ from typing import Final
 
 from instep.frontends.clsync.complaints import Note, Refused
 from instep.frontends.clsync.settings import Output, Settings
-from instep.frontends.instep.output import TextFormatter
+from instep.frontends.instep.output import TextFormatter, fields_of
 
 IDENT: Final = "clsync"
 _VERBOSE_ERROR: Final = 1
@@ -54,7 +54,8 @@ class Say:
         self._verbose = 0 if quiet else verbose
         self._debug = 0 if quiet else debug
         if output is Output.SYSLOG and not self._syslog:
-            syslog.openlog(IDENT, syslog.LOG_PID | syslog.LOG_CONS, syslog.LOG_DAEMON)
+            # Connected at once: after a change of the root directory there would be nothing to connect to.
+            syslog.openlog(IDENT, syslog.LOG_PID | syslog.LOG_CONS | syslog.LOG_NDELAY, syslog.LOG_DAEMON)
             self._syslog = True
         logging.getLogger("instep").setLevel(self._level())
 
@@ -136,6 +137,9 @@ class EventLines(logging.Handler):
         """Say one record; a traceback is a line for each of its own."""
         say, where = self._say, record.funcName or "main"
         try:
+            if record.getMessage() == "module-says":
+                self._pass_on(record)
+                return
             text = "".join(part for part, _ in islice(self._words.parts(record), 1, None))
             for line in text.split("\n"):
                 if record.levelno >= logging.ERROR:
@@ -148,6 +152,20 @@ class EventLines(logging.Handler):
                     say.debug(_DEBUG_EVENTS, line, where=where)
         except Exception:  # noqa: BLE001  # logging's own rule: a record that cannot be written stops nothing
             self.handleError(record)
+
+    def _pass_on(self, record: logging.LogRecord) -> None:
+        """The words of a module of the user's, as if they were ours."""
+        say, values = self._say, fields_of(record)
+        text, where = str(values["text"]), str(values["function"])
+        number, debug = values["errno"], values["debug"]
+        if isinstance(debug, int):
+            say.debug(debug, text, where=where)
+        elif record.levelno >= logging.ERROR:
+            say.error(text, number if isinstance(number, int) else 0, where=where)
+        elif record.levelno >= logging.WARNING:
+            say.warning(text, where=where)
+        else:
+            say.info(text, where=where)
 
 
 def take_over(say: Say) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from instep.frontends.clsync import build, checks, config, macros
+from instep.frontends.clsync import arguments, build, checks, config, macros
 from instep.frontends.clsync.complaints import Note, Refused, Talk, refused
 from instep.frontends.clsync.getopt import words
 from instep.frontends.clsync.options import BY_NAME, FORMER_NAMES, OPTIONS, Live, Option
@@ -110,7 +110,7 @@ def _says_the_same(settings: Settings, name: str, line: config.Line) -> bool:
     if name == "config-block-inherits":
         return True
     one = settings.given.get(name)
-    look = partial(build.look, given=settings.given, start=settings.start)
+    look = partial(arguments.look, given=settings.given, start=settings.start)
     return one is not None and macros.value(line.text, look, lambda _: None) == one.text
 
 
@@ -162,6 +162,8 @@ class _Collected:
             else:
                 if not option.name.startswith("-"):
                     text = macros.value(text, look or self.look, warn)
+                if b"\0" in text:
+                    raise ValueError("expected no zero byte, as no program can be told one")
                 meant = option.kind.read(text, before if option.adds_up else None, warn)
         except ValueError as error:
             shown = "" if text is None else f'"{escaped(text)}": '
@@ -170,7 +172,7 @@ class _Collected:
 
     def look(self, name: str) -> bytes | None:
         """What ``%NAME%`` stands for so far."""
-        return build.look(name, self.given, self.start)
+        return arguments.look(name, self.given, self.start)
 
 
 def _command_line(collected: _Collected, argv: Sequence[bytes], *, in_order: bool) -> Answer | None:
@@ -238,14 +240,13 @@ def _lines(collected: _Collected, lines: Mapping[str, config.Line]) -> None:
     def take(name: str) -> None:
         line = waiting.pop(name)
         for other in macros.names(line.text):
-            if other not in waiting:
-                continue
-            if other == "label" and waiting[other].depth >= line.depth:
+            if other == "label" != name and other in lines and lines[other].depth >= line.depth:
                 collected.warn(
-                    f"{line.origin}: {name} refers to %label% of {waiting[other].origin}, which clsync would take for"
+                    f"{line.origin}: {name} refers to %label% of {lines[other].origin}, which clsync would take for"
                     " nolabel here, as it reads the label last; what was meant counts"
                 )
-            take(other)
+            if other in waiting:
+                take(other)
         collected.put(BY_NAME[name], line.text, f"{line.origin}: {name}")
 
     for option in OPTIONS:

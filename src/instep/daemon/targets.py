@@ -1,0 +1,45 @@
+"""The targets of a mirror, each with its engine and its cursor in the one change log."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from instep.core.changelog import ChangeLog
+from instep.daemon.build import Ground, build_engine, engine_of
+from instep.daemon.locks import TargetLocks
+from instep.daemon.target import Target
+from instep.spec import EngineName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built(Ground):
+    """What all targets of one mirror share."""
+
+    changelog: ChangeLog
+    settled: Callable[[], None]
+    clock: Callable[[], float]
+    locks: TargetLocks | None = None
+    """None: nothing is written, so nobody has to be kept away."""
+
+
+def build_targets(built: Built) -> list[Target]:
+    """The targets, not yet open."""
+    if sum(engine_of(target) is EngineName.REMOTE for target in built.spec.targets) > 1:
+        from instep.engines.remote.contents import Contents  # noqa: PLC0415  # each loads only what it needs
+
+        built = replace(built, contents=Contents())
+    return [
+        Target(
+            os.fsdecode(target.address),
+            build_engine(built, target),
+            built.changelog,
+            spacing_s=built.spec.pace.spacing_s,
+            settled=built.settled,
+            clock=built.clock,
+            claim=None if built.locks is None else functools.partial(built.locks.take, target),
+        )
+        for target in built.spec.targets
+    ]
