@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# What must be green tries the same cases each time; long runs look for new ones.
+settings.register_profile("door", derandomize=True)
+settings.register_profile("search")
+settings.load_profile("search" if os.environ.get("INSTEP_SIZES") == "full" else "door")
 
 
 @pytest.fixture(autouse=True)

@@ -31,11 +31,8 @@ class Module(Protocol):
             OperatorError: it cannot be, or does not want to.
         """
 
-    async def call(self, call: Call) -> ProgramEnd:
-        """Call one function to its end."""
-
-    def interrupt(self, number: int) -> None:
-        """Pass a signal on to the processes that the module started."""
+    async def call(self, call: Call, *, started: Callable[[Interruption], None] | None = None) -> ProgramEnd:
+        """Call one function to its end; ``started`` as for programs."""
 
     async def close(self) -> None:
         """Let it wind up."""
@@ -92,11 +89,11 @@ class Workshop:
         if isinstance(work, Batch):
             assert self._engine is not None
             return await self._engine.bring(work)
-        if isinstance(work, Call):
-            assert self._module is not None
-            return await self._module.call(work)
         started = functools.partial(self._interruptions.__setitem__, number)
         try:
+            if isinstance(work, Call):
+                assert self._module is not None
+                return await self._module.call(work, started=started)
             return await self._programs(work, umask=self._umask, started=started)
         finally:
             self._interruptions.pop(number, None)
@@ -106,8 +103,6 @@ class Workshop:
         interruption = self._interruptions.get(what.number)
         if interruption is not None:
             interruption(what.signal)
-        elif self._module is not None:
-            self._module.interrupt(what.signal)
 
     async def close(self) -> None:
         """Let go of everything."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from instep.engines.command.program import Interruption
 from instep.engines.modules import process
 from instep.engines.modules.module import Module
 from instep.errors import ModuleRefused
@@ -196,9 +197,10 @@ def test_an_interrupt_reaches_the_children_and_the_module_lives_on(
     obedient: ModuleSpec, tmp_path: Path, word: str
 ) -> None:
     async def scene(one: Module) -> int:
-        call = asyncio.ensure_future(one.call(told(f"{word} {tmp_path}/pids")))
+        interrupts: list[Interruption] = []
+        call = asyncio.ensure_future(one.call(told(f"{word} {tmp_path}/pids"), started=interrupts.append))
         await until(lambda: bool(lines(tmp_path / "pids")), "the child")
-        one.interrupt(signal.SIGTERM)
+        interrupts[0](signal.SIGTERM)
         assert (await call).status == 143
         return (await one.call(told("calls"))).status
 
@@ -207,13 +209,15 @@ def test_an_interrupt_reaches_the_children_and_the_module_lives_on(
 
 def test_an_interrupt_between_calls_does_nothing(obedient: ModuleSpec) -> None:
     async def scene(one: Module) -> int:
-        one.interrupt(signal.SIGTERM)
+        interrupts: list[Interruption] = []
+        await one.call(told("calls"), started=interrupts.append)
+        interrupts[0](signal.SIGKILL)  # too late: that call has ended
         (resting,) = one._idle
         resting.signal(signal.SIGTERM)
         resting.signal(signal.SIGINT)
         return (await one.call(told("calls"))).status
 
-    assert played(obedient, scene) == 1
+    assert played(obedient, scene) == 2
 
 
 def test_calls_wait_for_the_one_process(obedient: ModuleSpec) -> None:
@@ -250,10 +254,11 @@ def test_closing_kills_what_is_at_work(obedient: ModuleSpec, tmp_path: Path) -> 
 
 def test_signals_are_clean(obedient: ModuleSpec, tmp_path: Path) -> None:
     async def scene(one: Module) -> dict[str, int]:
-        call = asyncio.ensure_future(one.call(told(f"child {tmp_path}/pids")))
+        interrupts: list[Interruption] = []
+        call = asyncio.ensure_future(one.call(told(f"child {tmp_path}/pids"), started=interrupts.append))
         await until(lambda: bool(lines(tmp_path / "pids")), "the child")
         status = lines(Path("/proc", lines(tmp_path / "pids")[0], "status"))
-        one.interrupt(signal.SIGTERM)
+        interrupts[0](signal.SIGTERM)
         await call
         return {
             name: int(value, 16)

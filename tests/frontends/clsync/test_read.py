@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from instep.frontends.clsync import config
 from instep.frontends.clsync.complaints import Refused
+from instep.frontends.clsync.options import OPTIONS
 from instep.frontends.clsync.read import Answer, Reading, again, changed, read
 from instep.frontends.clsync.settings import (
     EngineChoice,
@@ -407,6 +410,98 @@ def test_what_has_no_effect_is_told_with_the_reason(desk: Desk) -> None:
     }
 
 
+RECIPES = """
+-Mrsyncdirect -WSRC -DDST
+-Mdirect -Scp -WSRC -DDST -RRULES -- -Pfp --parents %INCLUDE-LIST% %destination-dir%
+-w5 -t5 -T5 -Mrsyncdirect -WSRC -DDST
+-w0 -t0 -T0 -Mrsyncdirect -WSRC -DDST
+-Mrsyncdirect --background -z /run/clsync0.pid --output syslog -Mrsyncdirect -WSRC -DDST --modification-signature *
+-w3 -t3 -T3 -x1 -WSRC -Mdirect -Schown --uid 0 --gid 0 -Ysyslog -b1 --modification-signature uid,gid -- --from=root www-data:www-data %INCLUDE-LIST%
+--exit-on-no-events --max-iterations=20 --mode=rsyncdirect -WSRC -Srsync -- %RSYNC-ARGS% SRC DST
+--exit-on-no-events --max-iterations=20 --pre-exit-hook=/h1 --exit-hook=/h2 --mode=rsyncdirect --ignore-exitcode=23,24 --retries=3 -W SRC -S rsync -- %RSYNC-ARGS% SRC rsync://clsync@another-host/var/www/
+-Msimple -S pdcp -W SRC -b -Y syslog -- -a %INCLUDE-LIST% %INCLUDE-LIST%
+-Mdirect -S uftp -WSRC --background=1 --output=syslog -- -M 248.225.233.1 %INCLUDE-LIST%
+-Mrsyncdirect -S echo -WSRC -DDST
+-Msimple -S echo -W SRC -b0 -- pdcp -a %INCLUDE-LIST% %INCLUDE-LIST%
+--have-recursive-sync -W SRC -R /dev/stdin -Mdirect -r1 --ignore-failures -t1 -w1 -Smake -- build
+-L /dev/shm/clsync --exit-on-no-events -x 23 -x 24 -M rsyncdirect -S /usr/bin/rsync -W SRC -D DST -d1
+-w5 -t5 -T5 -x1 -W SRC -Mdirect -Schown --uid 0 --gid 0 -Ysyslog -b1 -- --from=root www-data:www-data %INCLUDE-LIST%
+"""
+
+
+@pytest.mark.parametrize("line", RECIPES.strip().split("\n"))
+def test_recipes_are_taken_without_a_word(desk: Desk, line: str) -> None:
+    words = [word.replace("SRC", f"{desk.base}/src").replace("DST", f"{desk.base}/dst") for word in line.split()]
+    reading = desk.reading(*words)
+    assert reading.notes == ()
+    assert reading.settings.watch_dir == bytes(desk.base / "src")
+    assert not any(b"%destination" in word for word in reading.settings.arguments)
+
+
+PRODUCTION = """# one host's containers, each by an instance of its own
+[base]
+mode = rsyncshell
+background = 1
+output = syslog
+sync-handler = /etc/clsync/handler/%label%
+rules-file = /etc/clsync/rules/%label%
+pid-file = /run/clsync/%label%.pid
+status-file = /run/clsync/%label%.status
+ignore-exitcode = 23,24
+config-block-inherits =
+
+[node]
+config-block-inherits = base
+watch-dir = SRC
+retries = 3
+exit-hook = /etc/clsync/hook/%label%
+
+[web]
+config-block-inherits = node
+label = web
+"""
+
+
+def test_a_chain_of_blocks_comes_to_one_configuration(desk: Desk) -> None:
+    reading = desk.reading(desk.config(PRODUCTION.replace("SRC", f"{desk.base}/src")), "-Kweb", "-b0")
+    settings = reading.settings
+    assert reading.notes == ()
+    assert settings.mode is Mode.RSYNCSHELL
+    assert settings.sync_handler == b"/etc/clsync/handler/web"
+    assert settings.rules_file == b"/etc/clsync/rules/web"
+    assert settings.pid_file == b"/run/clsync/web.pid"
+    assert settings.exit_hook == b"/etc/clsync/hook/web"
+    assert (settings.background, settings.retries) == (False, 3)
+
+
+FRAGMENTS = st.sampled_from(
+    [*(f"--{option.name}" for option in OPTIONS), *(f"-{option.short}" for option in OPTIONS if option.short), "=", "%",
+     "%label%", "%%", ",", ":", "0", "-1", "0x10", "simple", "process", "'", '"', " ", "/", "\x1b", "\udcff", "[default]\n",
+     "label", "\n", "config-block-inherits", "--", "dst", "10:night", "*", "uid"]
+)  # fmt: skip
+LINES = st.lists(FRAGMENTS, max_size=12).map("".join)
+
+
+@hypothesis.given(st.lists(st.lists(FRAGMENTS, max_size=3).map("".join), max_size=6), LINES)
+@hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+def test_whatever_is_given_it_is_settings_or_one_refusal(desk: Desk, argv: list[str], text: str) -> None:
+    (desk.base / ".clsync.conf").write_bytes(os.fsencode(text))
+    found: Reading | Answer | None = None
+    told = ""
+    try:
+        found = desk.words("-Mdirect", "-Wsrc", "-Ddst", *argv)
+    except Refused as refusal:
+        told, status = str(refusal), refusal.status
+    else:
+        status = 0
+    assert 0 <= status < 256
+    assert bool(told) == bool(status)
+    if isinstance(found, Reading):
+        told += "".join(note.text for note in found.notes)
+        assert not any(b"\0" in word for word in found.settings.arguments)
+    assert "\x1b" not in told
+
+
 # Configuration files.
 
 
@@ -487,6 +582,7 @@ def test_a_block_that_was_asked_for_and_is_not_there_is_told(desk: Desk) -> None
     [
         ("[default]\nbackground = yes\n", 22, '@/c.conf:2: background: "yes": expected a whole number: 1 for on'),
         ("[default]\n\nmode = shell \n", 22, '@/c.conf:3: mode: "shell ": expected one of'),
+        ("[default]\nlabel = a\0b\n", 22, 'c.conf:2: label: "a\\x00b": expected no zero byte'),
         ("label = x\n", 255, "@/c.conf:1: label = x stands before the first [block]"),
     ],
 )

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable
 
 from instep.engines.command.listfiles import list_files
-from instep.engines.command.program import CANNOT_START
+from instep.engines.command.program import CANNOT_START, Interruption
 from instep.engines.modules import requests, wire
 from instep.engines.modules.check import check_module
 from instep.engines.modules.process import Died, ModuleProcess, Start
@@ -74,27 +74,24 @@ class Module:
         self.prepare()
         self._idle.append(await self._begin())
 
-    async def call(self, call: Call) -> ProgramEnd:
+    async def call(self, call: Call, *, started: Callable[[Interruption], None] | None = None) -> ProgramEnd:
         """Call its ``sync`` or ``rsync`` with the list files it needs; waits for a process to be free.
 
         When cancelled, the process is killed with what it started: at ``close`` at the latest.
+
+        Args:
+            call: what is to be called, with what.
+            started: given, as soon as it has a process, what sends a signal to that and to all that the module started
+                there. Of TERM and INT a function in C learns only through the end of what it waits for; in Python they
+                are a KeyboardInterrupt.
         """
         assert (call.include is not None) == self._spec.takes_lists
         async with self._room:
             try:
                 with list_files(call.files, umask=self._made.umask):
-                    return await self._call(call)
+                    return await self._call(call, started)
             except OSError as error:
                 return ProgramEnd(CANNOT_START, trouble=f"cannot make its list: {error.strerror}")
-
-    def interrupt(self, number: int) -> None:
-        """Send a signal to every process that is at work, and to all that the module started there.
-
-        Of TERM and INT a function in C learns only through the end of what it waits for; in Python they are a
-        KeyboardInterrupt.
-        """
-        for process in self._busy:
-            process.signal(number)
 
     async def close(self) -> None:
         """Have deinit called, and all processes ended; what is still at work is killed."""
@@ -112,7 +109,7 @@ class Module:
         assert self._start is not None, "not open"
         return self._start
 
-    async def _call(self, call: Call) -> ProgramEnd:
+    async def _call(self, call: Call, started: Callable[[Interruption], None] | None) -> ProgramEnd:
         try:
             process = await self._free_process()
         except OperatorError as error:
@@ -122,6 +119,8 @@ class Module:
             )
             return ProgramEnd(error.status if isinstance(error, ModuleRefused) else CANNOT_START, trouble=error.what)
         self._busy.add(process)
+        if started is not None:
+            started(lambda number: process.signal(number) if process in self._busy else None)
         try:
             answer, timed_out = await process.ask(requests.call(call), timeout_s=call.timeout_s)
         except BaseException:

@@ -151,9 +151,13 @@ def _directory(one: Given, start: Start) -> bytes:
 def _handler(given: Values, start: Start, mode: Mode, before: Settings | None) -> bytes:
     """A path, or a name that PATH has: PATH goes before the directory of the start, where a stranger may have files."""
     named: bytes | None = meant(given, "sync-handler")
-    if before is not None and named == meant(before.given, "sync-handler") is not None:
-        if before.mode.calls == mode.calls:
-            return before.sync_handler
+    if (
+        before is not None
+        and named is not None
+        and named == meant(before.given, "sync-handler")
+        and before.mode.calls == mode.calls
+    ):
+        return before.sync_handler
     handler = named or _HANDLERS[mode]
     here = os.path.join(start.directory, handler)
     if b"/" in handler or mode.calls:

@@ -59,9 +59,9 @@ _SIGNALS = (
     ("HUP", "Read the rules again."),
     ("TERM, INT", "End; what is collected is brought over first."),
     ("QUIT", "The same, and run --pre-exit-hook."),
-    ("USR1", "No effect; the end of runs needs no signal here."),
     ("USR2", "Bring over everything, as at the start."),
     ("IO", "Write what is queued to --dump-dir."),
+    ("USR1", "Nothing has to be cleared away here; the state is announced."),
 )
 _STATUS = (
     ("0", "An orderly end, by a signal too."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -135,35 +135,32 @@ class _Collected:
         """What was given for it does not count."""
         self.given.pop(option.name, None)
 
-    def put(
-        self, option: Option, text: bytes | None, origin: str, look: Callable[[str], bytes | None] | None = None
-    ) -> None:
+    def put(self, option: Option, text: bytes | None, origin: str) -> None:
         """One more option.
 
         Args:
             option: its row.
             text: its value; None: it stands alone.
             origin: where it stands.
-            look: what macros in the value stand for; None: what has been given so far.
 
         Raises:
             Refused: the value makes no sense.
         """
-        known = self.given.get(option.name)
-        before = None if known is None else known.meant
 
         def warn(text: str) -> None:
             self.warn(f"{origin}: {text}")
 
+        if text is not None and not option.name.startswith("-"):
+            text = macros.value(text, self.look, warn)
+        if text is not None and b"\0" in text:
+            raise refused(f"{origin}: there is a zero byte in {escaped(text)}", "drop it")
+        known = self.given.get(option.name)
+        before = None if known is None else known.meant
         try:
             if text is None:
                 meant = option.kind.alone(before)
                 text = str(int(meant)).encode() if isinstance(meant, int) else b""
             else:
-                if not option.name.startswith("-"):
-                    text = macros.value(text, look or self.look, warn)
-                if b"\0" in text:
-                    raise ValueError("expected no zero byte, as no program can be told one")
                 meant = option.kind.read(text, before if option.adds_up else None, warn)
         except ValueError as error:
             shown = "" if text is None else f'"{escaped(text)}": '
