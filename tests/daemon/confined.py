@@ -72,7 +72,7 @@ def tried(function, *values):
 def output_of(script: str, *arguments: str | os.PathLike[str], stdin: str | None = None) -> str:
     """What a script prints; it must end well."""
     ended = subprocess.run(
-        [sys.executable, "-c", PREAMBLE + textwrap.dedent(script), *map(os.fspath, arguments)],
+        [sys.executable, "-c", PREAMBLE + textwrap.dedent(script), *(os.fspath(each) for each in arguments)],
         input=stdin,
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from instep.daemon.build import Ground, build_engine
 from instep.errors import OperatorError, TargetAway
 from instep.linux.openat import DIRECTORY
-from instep.model import Batch, Change, Outcome, ProgramEnd, RelPath
+from instep.model import Batch, Change, Failure, Outcome, ProgramEnd, RelPath
 from instep.ports import Engine
 from instep.spec import MirrorSpec
 
@@ -50,10 +50,12 @@ class Bringing:
         outcome, left = engine.sync_now(batch)
         if left:
             outcome.add(await engine.sync(replace(batch, changes=tuple(left))))
-        rounds = 0
-        while (put_off := _put_off(outcome)) and rounds < ROUNDS_MAX:
-            rounds += 1
+        for _ in range(ROUNDS_MAX):
+            put_off = _put_off(outcome)
+            if not put_off:
+                break
             outcome.add(await engine.sync(Batch(put_off, time.monotonic(), flushing=True)))
+        outcome.failures += [Failure(change, "it does not come to rest") for change in _put_off(outcome)]
         if outcome.away is not None:
             await self._shut()  # It is opened anew the next time.
         return _end(outcome)

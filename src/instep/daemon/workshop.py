@@ -75,6 +75,11 @@ class Workshop:
         self._engine = engine
         self._interruptions: dict[int, Interruption] = {}
 
+    @property
+    def running(self) -> int:
+        """How many programs run."""
+        return len(self._interruptions)
+
     async def open(self) -> None:
         """Get ready.
 

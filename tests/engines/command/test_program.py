@@ -113,8 +113,7 @@ def test_it_can_be_interrupted_with_all_that_it_started_and_nothing_else_afterwa
             run(Program((b"sh", b"-c", script.encode())), umask=0, started=interruptions.append)
         )
         await asyncio.sleep(0)
-        while not ready.exists():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(wait_until, ready.exists, "the start of all of it")
         interruptions[0](15)
         end = await running
         interruptions[0](9)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instep.frontends.clsync.complaints import USAGE, Refused
@@ -111,6 +115,38 @@ def test_what_stands_before_a_mistake_is_taken() -> None:
 
 def test_in_order_the_first_operand_ends_the_options() -> None:
     assert read(["-f", "a", "-f"], in_order=True) == [("flag", None), ("", "a"), ("", "-f")]
+
+
+GNU = TABLE[:5]
+VOCABULARY = [
+    "-f", "-v", "-l", "-l5", "-vx", "-fl", "-flv", "-Z", "-v-f", "-", "--", "---", "a", "b=c", "--flag", "--flag=1", "--f",
+    "--value", "--value=", "--val=x", "--level", "--level=2", "--l", "--long", "--long-on", "--long-one", "--long-ot=3", "--x",
+]  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("getopt") is None, reason="there is no getopt(1)")
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(VOCABULARY), max_size=5), st.booleans())
+def test_it_is_as_gnu_has_it(argv: list[str], in_order: bool) -> None:
+    """getopt(1) is a thin shell around getopt_long(3)."""
+    told = subprocess.run(
+        ["getopt", "-q", "-o", "fv:l::", "-l", "flag,value:,level::,long-one:,long-other::", "--", *argv],
+        check=False, capture_output=True, text=True, timeout=60,
+        env={"PATH": os.environ["PATH"]} | ({"POSIXLY_CORRECT": ""} if in_order else {}),
+    )  # fmt: skip
+    try:
+        found = list(words([word.encode() for word in argv], GNU, in_order=in_order))
+    except Refused:
+        assert told.returncode == 1
+        return
+    assert told.returncode == 0, argv
+    options: list[str] = []
+    for word in found:
+        if (option := word.option) is not None:
+            options.append(f"-{option.short}" if word.spelled == f"-{option.short}" else f"--{option.name}")
+            options += [] if option.takes is Takes.NOTHING else [(word.value or b"").decode()]
+    operands = [(word.value or b"").decode() for word in found if word.option is None]
+    assert shlex.split(told.stdout) == [*options, "--", *operands]
 
 
 @given(st.lists(st.sampled_from(["-f", "-v", "-l1", "--", "--value", "--level", "a", "", "-", "--flag", "----"])))

@@ -27,6 +27,7 @@ DEFAULTS = Settings(
 )
 TYPES: Mapping[str, object] = typing.get_type_hints(Settings, vars(settings) | {"Mapping": Mapping})
 MAPPED = [option for option in OPTIONS if option.field]
+HELP, MANUAL = help_text(), manual_page()
 EXAMPLES = {
     "custom-signals": "10:night",
     "sync-handler-uid": "0",
@@ -101,16 +102,15 @@ def test_every_field_can_be_set() -> None:
 
 @by_name(OPTIONS)
 def test_help_and_manual_tell_of_it(option: Option) -> None:
-    assert option.usage in help_text()
-    assert (option.help or option.idle).split()[0] in help_text()
-    assert option.usage.replace("-", "\\-") in manual_page()
+    assert option.usage in HELP
+    assert (option.help or option.idle).split()[0] in HELP
+    assert option.usage.replace("-", "\\-") in MANUAL
 
 
 def test_help_is_plain_and_not_too_wide() -> None:
-    text = help_text()
-    assert text.isascii()
-    assert all(len(line) <= WIDTH for line in text.split("\n") if not line.startswith("usage:"))
-    at = [text.index(f"\n{group.value}:\n") for group in Group]
+    assert HELP.isascii()
+    assert all(len(line) <= WIDTH for line in HELP.split("\n") if not line.startswith("usage:"))
+    at = [HELP.index(f"\n{group.value}:\n") for group in Group]
     assert at == sorted(at)
 
 
@@ -146,7 +146,7 @@ def test_the_version_names_both() -> None:
 
 def test_the_manual_page_is_up_to_date() -> None:
     page = Path(__file__).parents[3] / "docs" / "man" / "clsync.1"
-    assert page.read_text() == manual_page(), "python -m instep.frontends.clsync.manual > docs/man/clsync.1"
+    assert page.read_text() == MANUAL, "python -m instep.frontends.clsync.manual > docs/man/clsync.1"
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="there is no groff")
@@ -154,7 +154,7 @@ def test_the_manual_page_is_good_troff() -> None:
     ended = subprocess.run(
         ["groff", "-man", "-Tascii", "-ww", "-z"],
         check=False,
-        input=manual_page(),
+        input=MANUAL,
         capture_output=True,
         text=True,
         timeout=60,

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instep.frontends.clsync.posixregex import BadExpression, translate
+from instep.frontends.clsync.automaton import Automaton, TooLarge
+from instep.frontends.clsync.posixregex import BadExpression, groups, may_be_slow, parse, python
 
 LIBC = ctypes.CDLL(None)
 LIBC.newlocale.restype = LIBC.uselocale.restype = ctypes.c_void_p
@@ -48,11 +49,20 @@ def real(expression: bytes, texts: list[bytes]) -> int | list[bool]:
 
 
 def ours(expression: bytes, texts: list[bytes]) -> int | list[bool]:
+    """Where it matches, by both of our ways where both are possible; or our code."""
     try:
-        compiled = re.compile(translate(expression))
+        node = parse(expression)
     except BadExpression as error:
         return error.code
-    return [compiled.search(text) is not None for text in texts]
+    compiled = re.compile(python(node))
+    found = [compiled.search(text) is not None for text in texts]
+    try:
+        automaton = Automaton(node)
+    except TooLarge:
+        assert groups(node) or b"{" in expression
+    else:
+        assert [automaton.search(text) for text in texts] == found
+    return found
 
 
 TEXTS = [
@@ -117,12 +127,64 @@ def test_as_regcomp_whatever_it_is(expression: bytes, texts: list[bytes]) -> Non
     assert ours(expression, texts) == real(expression, texts)
 
 
-def test_groups_of_several_translations_do_not_meet() -> None:
-    both = re.compile(translate(rb"^(a)\1$", b"x") + b"|" + translate(rb"^(b)\1$", b"y"))
+def test_groups_of_several_expressions_do_not_meet() -> None:
+    both = re.compile(python(parse(rb"^(a)\1$"), b"x") + b"|" + python(parse(rb"^(b)\1$"), b"y"))
     assert [both.search(text) is not None for text in (b"aa", b"bb", b"ab", b"ba")] == [True, True, False, False]
 
 
-def test_nested_too_deeply() -> None:
+@pytest.mark.parametrize("expression", [b"(" * 1000 + b")" * 1000, b"a" + b"*" * 1000, b"(" * 61 + b"a" + b")" * 61])
+def test_nested_too_deeply(expression: bytes) -> None:
     with pytest.raises(BadExpression, match="nested too deeply") as caught:
-        translate(b"(" * 100_000 + b")" * 100_000)
+        parse(expression)
     assert caught.value.code == 12  # REG_ESPACE
+
+
+@pytest.mark.parametrize("expression", [b"(" * 60 + b"a*" + b")*" * 60, b"a" + b"{2}" * 5, b"a{3}" + b"*" * 59])
+def test_nested_deeply(expression: bytes) -> None:
+    assert ours(expression, [b"", b"a", b"a" * 4096]) == real(expression, [b"", b"a", b"a" * 4096])
+
+
+SLOW = [
+    b"(^|/)(.*/)*tmp$", rb"^(.*/)*\.git$", b"^(a+)+$", b"^([a-z]+/?)+$", rb"^(\w+\.?)+$", b"^(a|aa)*$", b"^(a?){30}b$", b"^(a*){2,}b",
+]  # fmt: skip
+
+
+@needs_glibc
+@pytest.mark.parametrize("expression", SLOW)
+def test_what_python_would_search_for_ever(expression: bytes) -> None:
+    node = parse(expression)
+    assert may_be_slow(node)
+    automaton = Automaton(node)
+    texts = [b"a/" * 2000, b"a" * 4000 + b"!", b"a" * 4000, b"a.b/" * 50 + b".git", b"x/y/tmp", b"", b"b"]
+    assert [automaton.search(text) for text in texts] == real(expression, texts)
+
+
+def test_what_is_left_to_python() -> None:
+    plain = [
+        b"^a$",
+        b".*",
+        b"a.*b.*c",
+        b"(a|b)c+",
+        b"/sess(ion)?s?$",
+        b"(abc)+",
+        b"[^/]+/[^/]+",
+        b"(a|b)?",
+        b"((a|b)c?)?",
+    ]
+    assert not any(may_be_slow(parse(expression)) for expression in plain)
+
+
+def test_states_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("instep.frontends.clsync.automaton.STATES_MAX", 5)
+    expression = b"(a|b)*a(a|b){4}c"
+    automaton = Automaton(parse(expression))
+    texts = [b"ababababcab", b"bbbbbc", b"aabbac", b"abbbbc" * 3, b"a" * 50 + b"c"]
+    for _ in range(3):
+        assert [automaton.search(text) for text in texts] == real(expression, texts)
+        assert len(automaton._states) <= 5
+
+
+def test_no_automaton_for_what_is_too_large() -> None:
+    for expression in (rb"(a)\1", b"(a{1000}){1000}"):
+        with pytest.raises(TooLarge):
+            Automaton(parse(expression))

@@ -345,6 +345,14 @@ def test_macros_stand_for_what_is_set_before(desk: Desk, argv: Sequence[str], la
     assert desk.settings(*SHELL, *argv).label == label
 
 
+def test_a_label_that_comes_too_late_on_the_command_line_is_told(desk: Desk) -> None:
+    reading = desk.reading("-Wsrc", *SHELL, "-z/run/%label%", "-lweb")
+    assert reading.settings.pid_file == b"/run/nolabel"
+    assert [note.text for note in reading.notes] == ["-z: %label% is nolabel there, as the label is only set behind it"]
+    assert desk.reading("-Wsrc", *SHELL, "-lweb", "-z/run/%label%").notes == ()
+    assert desk.reading("-Wsrc", *SHELL, "-z/run/%label%").notes == ()
+
+
 def test_the_dump_directory_has_the_label_in_its_name(desk: Desk) -> None:
     assert desk.settings(*SHELL, "-lweb").dump_dir == b"/tmp/clsync-dump-web"
 
@@ -483,7 +491,9 @@ LINES = st.lists(FRAGMENTS, max_size=12).map("".join)
 
 
 @hypothesis.given(st.lists(st.lists(FRAGMENTS, max_size=3).map("".join), max_size=6), LINES)
-@hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.settings(
+    max_examples=50, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
 def test_whatever_is_given_it_is_settings_or_one_refusal(desk: Desk, argv: list[str], text: str) -> None:
     (desk.base / ".clsync.conf").write_bytes(os.fsencode(text))
     found: Reading | Answer | None = None
@@ -582,7 +592,7 @@ def test_a_block_that_was_asked_for_and_is_not_there_is_told(desk: Desk) -> None
     [
         ("[default]\nbackground = yes\n", 22, '@/c.conf:2: background: "yes": expected a whole number: 1 for on'),
         ("[default]\n\nmode = shell \n", 22, '@/c.conf:3: mode: "shell ": expected one of'),
-        ("[default]\nlabel = a\0b\n", 22, 'c.conf:2: label: "a\\x00b": expected no zero byte'),
+        ("[default]\nlabel = a\0b\n", 22, r"c.conf:2: label: there is a zero byte in a\x00b"),
         ("label = x\n", 255, "@/c.conf:1: label = x stands before the first [block]"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Final
 from instep.frontends.clsync.complaints import Complaint, Note
 from instep.frontends.clsync.options import BY_NAME
 from instep.frontends.clsync.settings import EngineChoice, Mode, PivotRoot, Settings, Splitting, Threading
+from instep.frontends.instep.output import escaped
 
 _OWN_ENGINES: Final = (EngineChoice.NATIVE, EngineChoice.RSYNC)
 
@@ -133,7 +134,7 @@ def notes(settings: Settings) -> list[Note]:
         found.append(Note("--splitting=thread: a process takes the part of the privileged thread", is_warning=False))
     monitor = settings.given.get("monitor")
     if monitor is not None and monitor.meant is not None and not monitor.text.startswith(b"inotify"):
-        found.append(Note(f"--monitor={monitor.text.decode()}: inotify is used in its place", is_warning=False))
+        found.append(Note(f"--monitor={escaped(monitor.text)}: inotify is used in its place", is_warning=False))
     for name in settings.given:
         option = BY_NAME[name]
         if option.idle:

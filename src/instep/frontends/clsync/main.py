@@ -34,7 +34,7 @@ from instep.frontends.clsync.handler import ClsyncHandler, Surroundings
 from instep.frontends.clsync.listdir import ListDirectory
 from instep.frontends.clsync.modules import module_spec
 from instep.frontends.clsync.output import Say, take_over
-from instep.frontends.clsync.protocol import Version
+from instep.frontends.clsync.protocol import CLSYNC
 from instep.frontends.clsync.rules import ALL, Rules, parse
 from instep.frontends.clsync.runs import Runs
 from instep.frontends.clsync.settings import Settings, Threading
@@ -315,7 +315,7 @@ class _Session:
 class Commands:
     """What the control socket can ask for."""
 
-    version = Version(0, 4, "5-instep")
+    version = CLSYNC
 
     def __init__(self, handler: ClsyncHandler, say: Say, poke: Callable[[], None]) -> None:
         self._handler = handler

@@ -1,4 +1,4 @@
-r"""POSIX extended regular expressions, as expressions of Python's ``re`` that match in the same places.
+r"""POSIX extended regular expressions, read, and as expressions of Python's ``re`` that match in the same places.
 
 Facts (regcomp(3) and regex(7); where they are silent, found by asking glibc 2.36, and held by the tests):
 
@@ -12,10 +12,15 @@ Facts (regcomp(3) and regex(7); where they are silent, found by asking glibc 2.3
 
 from __future__ import annotations
 
+import enum
 import re
+from collections.abc import Mapping
+from typing import NamedTuple
 
 REPEATS_MAX = 0x7FFF
 NAME_MAX = 32
+DEPTH_MAX = 60
+"""Parentheses in parentheses, repeats of repeats; regcomp has no such limit. Ours, so that nothing recurses too far."""
 
 
 class BadExpression(ValueError):
@@ -39,65 +44,200 @@ def _bad_range() -> BadExpression:
     return BadExpression(11, "a range in brackets does not go from a lower to a higher character")
 
 
+def _too_deep() -> BadExpression:
+    return BadExpression(12, "it is nested too deeply")
+
+
 def _bad_count() -> BadExpression:
     return BadExpression(10, "what stands between '{' and '}' is no number, or no range of numbers")
 
 
-def translate(expression: bytes, group: bytes = b"g") -> bytes:
-    """The expression for ``re``, to be searched without flags. Groups that are referred to get names.
+# ---- what an expression consists of --------------------------------------------------------------------------------
+
+
+class OneOf(NamedTuple):
+    """One byte of these."""
+
+    members: frozenset[int]
+
+
+class Place(enum.Enum):
+    """A condition on where something stands."""
+
+    START = "start"
+    END = "end"
+    WORD_START = "word-start"
+    WORD_END = "word-end"
+    EDGE = "edge"
+    NO_EDGE = "no-edge"
+
+
+class Chain(NamedTuple):
+    """One after the other."""
+
+    parts: tuple[Node, ...]
+
+
+class Choice(NamedTuple):
+    """One of several."""
+
+    branches: tuple[Node, ...]
+
+
+class Repeat(NamedTuple):
+    """The same again and again."""
+
+    body: Node
+    least: int
+    most: int | None
+    """None: no limit."""
+
+
+class Group(NamedTuple):
+    """Parentheses that something refers to."""
+
+    number: int
+    body: Node
+
+
+class Reference(NamedTuple):
+    """What a group matched, once more."""
+
+    number: int
+
+
+Node = OneOf | Place | Chain | Choice | Repeat | Group | Reference
+
+
+def parse(expression: bytes) -> Node:
+    """The expression, taken apart.
 
     Args:
         expression: as regcomp(3) takes it with REG_EXTENDED.
-        group: what those names begin with, so that several translations can stand in one expression.
 
     Raises:
         BadExpression: regcomp(3) would refuse it.
     """
-    return _Parser(expression, group).whole()
+    return _Parser(expression).whole()
+
+
+def python(node: Node, group: bytes = b"g") -> bytes:
+    """The expression for ``re``, to be searched without flags. Groups that are referred to get names.
+
+    Args:
+        node: the expression.
+        group: what those names begin with, so that several expressions can stand in one.
+    """
+    match node:
+        case OneOf(members):
+            return re.escape(bytes(members)) if len(members) == 1 else _set(members)
+        case Place():
+            return _PLACES[node]
+        case Chain(parts):
+            return b"".join(python(part, group) for part in parts)
+        case Choice(branches):
+            return b"(?:" + b"|".join(python(branch, group) for branch in branches) + b")"
+        case Repeat(body, least, most):
+            # In parentheses: for Python a second mark after the first would mean something else.
+            times = _TIMES.get((least, most)) or (b"{%d,}" % least if most is None else b"{%d,%d}" % (least, most))
+            return b"(?:" + python(body, group) + b")" + times
+        case Group(number, body):
+            return b"(?P<%b%d>%b)" % (group, number, python(body, group))
+        case Reference(number):
+            return b"(?P=%b%d)" % (group, number)
+
+
+def groups(node: Node) -> int:
+    """How many groups are referred to."""
+    return isinstance(node, Group) + sum(map(groups, _parts(node)))
+
+
+def may_be_slow(node: Node) -> bool:
+    """Whether the time that Python's search takes may grow by powers of the length of a text.
+
+    It tries all ways in which something can be repeated, and there are that many where each turn can go several ways.
+    """
+    if isinstance(node, Repeat) and node.most != 1 and _varies(node.body):
+        return True
+    return any(map(may_be_slow, _parts(node)))
+
+
+def _varies(node: Node) -> bool:
+    varies = isinstance(node, Choice) or (isinstance(node, Repeat) and node.least != node.most)
+    return varies or any(map(_varies, _parts(node)))
+
+
+def _parts(node: Node) -> tuple[Node, ...]:
+    match node:
+        case Chain(several) | Choice(several):
+            return several
+        case Repeat() | Group():
+            return (node.body,)
+        case _:
+            return ()
 
 
 _WORD = rb"[0-9A-Z_a-z]"
-_EDGE_BEFORE = rb"(?<!" + _WORD + rb")(?=" + _WORD + rb")"
-_EDGE_AFTER = rb"(?<=" + _WORD + rb")(?!" + _WORD + rb")"
-_EDGE = rb"(?:" + _EDGE_BEFORE + rb"|" + _EDGE_AFTER + rb")"
+_WORD_START = rb"(?<!" + _WORD + rb")(?=" + _WORD + rb")"
+_WORD_END = rb"(?<=" + _WORD + rb")(?!" + _WORD + rb")"
+_EDGE = rb"(?:" + _WORD_START + rb"|" + _WORD_END + rb")"
 
 # Written out, since Python's \b and \B differ from version to version for an empty text.
-_ANCHORS = {
-    b"^": rb"\A",
-    b"$": rb"\Z",
-    rb"\`": rb"\A",
-    rb"\'": rb"\Z",
-    rb"\<": _EDGE_BEFORE,
-    rb"\>": _EDGE_AFTER,
-    rb"\b": _EDGE,
-    rb"\B": rb"(?!" + _EDGE + rb")",
+_PLACES = {
+    Place.START: rb"\A",
+    Place.END: rb"\Z",
+    Place.WORD_START: _WORD_START,
+    Place.WORD_END: _WORD_END,
+    Place.EDGE: _EDGE,
+    Place.NO_EDGE: rb"(?!" + _EDGE + rb")",
 }
-_SETS = {rb"\w": _WORD, rb"\W": rb"[^0-9A-Z_a-z]", rb"\s": rb"[\t-\r ]", rb"\S": rb"[^\t-\r ]", b".": rb"[^\x00]"}
-_REPEATS = {b"*": b"*", b"+": b"+", b"?": b"?"}
+_TIMES: Mapping[tuple[int, int | None], bytes] = {(0, None): b"*", (1, None): b"+", (0, 1): b"?"}
+
+# ---- reading it ----------------------------------------------------------------------------------------------------
+
+_ANY = frozenset(range(256))
+WORD = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz")
+"""The bytes that words are made of."""
+_SPACE = frozenset(b"\t\n\v\f\r ")
+_ATOMS: Mapping[bytes, Node] = {
+    b".": OneOf(_ANY - {0}),
+    rb"\w": OneOf(WORD),
+    rb"\W": OneOf(_ANY - WORD),
+    rb"\s": OneOf(_SPACE),
+    rb"\S": OneOf(_ANY - _SPACE),
+}
+_ANCHORS = {
+    b"^": Place.START,
+    b"$": Place.END,
+    rb"\`": Place.START,
+    rb"\'": Place.END,
+    rb"\<": Place.WORD_START,
+    rb"\>": Place.WORD_END,
+    rb"\b": Place.EDGE,
+    rb"\B": Place.NO_EDGE,
+}
+_REPEATS: Mapping[bytes, tuple[int, int | None]] = {b"*": (0, None), b"+": (1, None), b"?": (0, 1)}
 
 
 class _Parser:
     """Goes through one expression once, from left to right."""
 
-    def __init__(self, text: bytes, group: bytes) -> None:
+    def __init__(self, text: bytes) -> None:
         self._text = text
         self._at = 0
-        self._group = group
         self._groups = 0
+        self._depth = 0
         self._referable = frozenset[int]()
         self._referred = {int(found) for found in re.findall(rb"\\([1-9])", text)}
 
-    def whole(self) -> bytes:
-        try:
-            return self._alternatives(nested=False)
-        except RecursionError:
-            raise BadExpression(12, "it is nested too deeply") from None
+    def whole(self) -> Node:
+        return self._alternatives(nested=False)
 
     def _token(self) -> bytes:
         """The character that stands here, with its backslash; empty at the end."""
         return self._text[self._at : self._at + (2 if self._text[self._at : self._at + 1] == b"\\" else 1)]
 
-    def _alternatives(self, *, nested: bool) -> bytes:
+    def _alternatives(self, *, nested: bool) -> Node:
         before = self._referable
         after = before
         branches = []
@@ -108,60 +248,64 @@ class _Parser:
             after |= self._referable
             if self._token() != b"|":
                 self._referable = after
-                return b"|".join(branches)
+                return branches[0] if len(branches) == 1 else Choice(tuple(branches))
             self._at += 1
 
-    def _branch(self, *, nested: bool) -> bytes:
-        pieces = []
+    def _branch(self, *, nested: bool) -> Node:
+        parts: list[Node] = []
         while (token := self._token()) not in (b"", b"|") and not (nested and token == b")"):
             if token in _REPEATS or token == b"{":
                 raise BadExpression(13, f"there is nothing before '{token.decode()}' that could be repeated")
             if token in _ANCHORS:
                 self._at += len(token)
-                pieces.append(_ANCHORS[token])
+                parts.append(_ANCHORS[token])
             else:
-                pieces.append(self._repeated(self._atom(token)))
-        return b"".join(pieces)
+                parts.append(self._repeated(self._atom(token)))
+        return parts[0] if len(parts) == 1 else Chain(tuple(parts))
 
-    def _atom(self, token: bytes) -> bytes:
+    def _atom(self, token: bytes) -> Node:
         self._at += len(token)
         if token == b"(":
             return self._parentheses()
         if token == b"[":
             return self._brackets()
-        if token in _SETS:
-            return _SETS[token]
+        if token in _ATOMS:
+            return _ATOMS[token]
         if token == b"\\":
             raise BadExpression(5, "it ends with a backslash")
         if token[:1] == b"\\" and token[1:] in b"123456789":
             if int(token[1:]) not in self._referable:
                 raise BadExpression(6, f"'{token.decode()}' refers to parentheses that are not there")
-            return b"(?P=" + self._group + token[1:] + b")"
-        return re.escape(token[-1:])
+            return Reference(int(token[1:]))
+        return OneOf(frozenset(token[-1:]))
 
-    def _parentheses(self) -> bytes:
+    def _parentheses(self) -> Node:
         self._groups += 1
         number = self._groups
+        self._depth += 1
+        if self._depth > DEPTH_MAX:
+            raise _too_deep()
         body = self._alternatives(nested=True)
+        self._depth -= 1
         if self._token() != b")":
             raise BadExpression(8, "a '(' is not closed")
         self._at += 1
         self._referable |= {number}
-        if number in self._referred:
-            return b"(?P<%b%d>%b)" % (self._group, number, body)
-        return b"(?:" + body + b")"
+        return Group(number, body) if number in self._referred else body
 
-    def _repeated(self, atom: bytes) -> bytes:
+    def _repeated(self, atom: Node) -> Node:
+        times = 0
         while (token := self._token()) in _REPEATS or token == b"{":
+            times += 1
+            if times > DEPTH_MAX:
+                raise _too_deep()
             self._at += 1
-            repeat = _REPEATS[token] if token in _REPEATS else self._counts()
-            # In parentheses: for Python a second mark after the first would mean something else.
-            atom = b"(?:" + atom + b")" + repeat
+            atom = Repeat(atom, *(_REPEATS[token] if token in _REPEATS else self._counts()))
         return atom
 
     # ---- {least,most} ----------------------------------------------------------------------------------------------
 
-    def _counts(self) -> bytes:
+    def _counts(self) -> tuple[int, int | None]:
         least, ended_by = self._count()
         if least is None:
             if ended_by != b",":
@@ -174,7 +318,7 @@ class _Parser:
             raise _bad_count()
         if (least if most is None else most) > REPEATS_MAX:
             raise BadExpression(15, f"it repeats something more than {REPEATS_MAX} times")
-        return b"{%d,}" % least if most is None else b"{%d,%d}" % (least, most)
+        return least, most
 
     def _count(self) -> tuple[int | None, bytes]:
         """One number, None if there is none, and what ends it."""
@@ -191,7 +335,7 @@ class _Parser:
 
     # ---- [brackets] ------------------------------------------------------------------------------------------------
 
-    def _brackets(self) -> bytes:
+    def _brackets(self) -> Node:
         text = self._text
         negated = text[self._at : self._at + 1] == b"^"
         self._at += negated
@@ -217,7 +361,7 @@ class _Parser:
             else:
                 members.update(_members(b"=", low))
         self._at += 1
-        return _set(set(range(256)) - members if negated else members)
+        return OneOf(_ANY - members if negated else frozenset(members))
 
     def _element(self, *, hyphen_too: bool) -> tuple[bytes, bytes]:
         """What stands here between brackets: a character, after ``.``, or the name after one of ``.=:``."""
@@ -257,7 +401,7 @@ def _members(kind: bytes, name: bytes) -> bytes:
     return name
 
 
-def _set(members: set[int]) -> bytes:
+def _set(members: frozenset[int]) -> bytes:
     """The set as Python writes it, which cannot be empty there."""
     if not members:
         return b"(?!)"

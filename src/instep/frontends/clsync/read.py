@@ -121,6 +121,8 @@ class _Collected:
     start: Start
     given: dict[str, Given] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
+    unlabelled: str = ""
+    """Where ``%label%`` stood for the default, as no label was set yet."""
 
     def warn(self, text: str) -> None:
         """Something is odd."""
@@ -151,6 +153,8 @@ class _Collected:
             self.warn(f"{origin}: {text}")
 
         if text is not None and not option.name.startswith("-"):
+            if "label" in macros.names(text) and "label" not in self.given:
+                self.unlabelled = self.unlabelled or origin
             text = macros.value(text, self.look, warn)
         if text is not None and b"\0" in text:
             raise refused(f"{origin}: there is a zero byte in {escaped(text)}", "drop it")
@@ -271,5 +275,7 @@ def _finished(collected: _Collected, *, config_file: bytes | None, before: Setti
     if complaints := checks.complaints(settings):
         raise Refused(complaints)
     if before is None:
+        if collected.unlabelled and "label" in collected.given:
+            collected.warn(f"{collected.unlabelled}: %label% is nolabel there, as the label is only set behind it")
         collected.notes += checks.notes(settings)
     return Reading(settings, tuple(collected.notes))

@@ -18,8 +18,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from instep.frontends.clsync import posixregex
+from instep.frontends.clsync.automaton import Automaton, TooLarge
 from instep.frontends.clsync.complaints import Note, refused
-from instep.frontends.clsync.posixregex import BadExpression, translate
+from instep.frontends.clsync.posixregex import BadExpression, Node, groups, may_be_slow, python
 from instep.frontends.instep.output import escaped
 from instep.model import ROOT, RelPath
 from instep.spec import Rule, Subject
@@ -46,9 +48,23 @@ _DECIDES: Final = {
 class _Line:
     permits: bool
     kind: bytes
-    expression: bytes
-    """For ``re``."""
+    expression: Node
     number: int
+
+    @property
+    def python(self) -> bytes:
+        """The expression for ``re``."""
+        return python(self.expression, b"r%dg" % self.number)
+
+    @property
+    def automaton(self) -> Automaton | None:
+        """What has to be asked instead of ``re``, for the sake of time; None: nothing has to, or can."""
+        if not may_be_slow(self.expression):
+            return None
+        try:
+            return Automaton(self.expression)
+        except TooLarge:
+            return None
 
 
 class Rules:
@@ -100,42 +116,87 @@ class Rules:
         object. Rules of the types ``f``, ``d`` and ``*`` say nothing else: with them a directory is walked, watched and
         told, or none of these. What is not a directory counts as a regular file, as in clsync's walks. A file to be
         told in a directory that is not is never seen by clsync either. Where the watched directory itself is rejected,
-        clsync still brings everything over at start; an engine cannot.
+        clsync still brings everything over at start; an engine cannot. Nor does it know groups that are referred to, or
+        search in a bounded time for what ``posixregex.may_be_slow`` is about.
         """
-        if self.split_walk or not self.walks(ROOT) or any(b"(?P" in line.expression for line in self._lines):
+        if self.split_walk or not self.walks(ROOT):
+            return None
+        if any(groups(line.expression) or may_be_slow(line.expression) for line in self._lines):
             return None
         subjects: dict[bytes, Subject] = {b"f": "others", b"d": "directories", b"*": "all"}
         return tuple(
-            Rule(line.permits, line.expression, f"{self._origin}:{line.number}", subjects[line.kind])
+            Rule(line.permits, line.python, f"{self._origin}:{line.number}", subjects[line.kind])
             for line in self._lines
         )
 
 
 class _Verdict:
-    """The answer to one question: all rules that bear on it, as one expression."""
+    """The answer to one question: all rules that bear on it, as few expressions as possible."""
 
-    __slots__ = ("_match", "_permits")
+    __slots__ = ("_stages",)
 
     def __init__(self, lines: Iterable[_Line], question: str) -> None:
         bearing = [line for line in lines if question in _DECIDES[line.kind]]
         while bearing and bearing[-1].permits:
             bearing.pop()  # As it is without a match.
-        alternatives = []
-        permits = [True]
-        for decision, agreeing in itertools.groupby(bearing, key=lambda line: line.permits):
-            # Alternatives are tried in order, so this finds the first rule that matches anywhere. An empty group
-            # behind each run of rules that agree says which it was: it is the last to be closed.
-            run = b"(?s:.*?)(?:%b)()" % b"|".join(line.expression for line in agreeing)
-            permits += [decision] * re.compile(run).groups
-            alternatives.append(run)
-        self._match = re.compile(b"|".join(alternatives)).match if alternatives else None
-        self._permits = permits
+        self._stages: list[_Stage] = []
+        together: list[_Line] = []
+        for line in bearing:
+            automaton = line.automaton
+            if automaton is None:
+                together.append(line)
+                continue
+            if together:
+                self._stages.append(_Together(together))
+                together = []
+            self._stages.append(_Alone(automaton, permits=line.permits))
+        if together:
+            self._stages.append(_Together(together))
 
     def __call__(self, path: bytes) -> bool:
-        if self._match is None:
-            return True
+        for stage in self._stages:
+            answer = stage(path)
+            if answer is not None:
+                return answer
+        return True
+
+
+class _Together:
+    """Rules in their order, as one expression."""
+
+    __slots__ = ("_match", "_permits")
+
+    def __init__(self, lines: Sequence[_Line]) -> None:
+        alternatives = []
+        permits = [True]
+        for decision, agreeing in itertools.groupby(lines, key=lambda line: line.permits):
+            # Alternatives are tried in order, so this finds the first rule that matches anywhere. An empty group
+            # behind each run of rules that agree says which it was: it is the last to be closed.
+            run = list(agreeing)
+            permits += [decision] * (sum(groups(line.expression) for line in run) + 1)
+            alternatives.append(b"(?s:.*?)(?:%b)()" % b"|".join(line.python for line in run))
+        self._match = re.compile(b"|".join(alternatives)).match
+        self._permits = permits
+
+    def __call__(self, path: bytes) -> bool | None:
         found = self._match(path)
-        return found is None or self._permits[found.lastindex or 0]
+        return None if found is None else self._permits[found.lastindex or 0]
+
+
+class _Alone:
+    """One rule whose expression Python's ``re`` could take for ever to search."""
+
+    __slots__ = ("_permits", "_search")
+
+    def __init__(self, automaton: Automaton, *, permits: bool) -> None:
+        self._search = automaton.search
+        self._permits = permits
+
+    def __call__(self, path: bytes) -> bool | None:
+        return self._permits if self._search(path) else None
+
+
+_Stage = _Together | _Alone
 
 
 ALL: Final = Rules()
@@ -165,14 +226,14 @@ def parse(text: bytes, origin: str) -> Rules:
             notes.append(Note(f"{where}: {escaped(line)} {what} (f d * w W m s), so the rule is left out"))
             continue
         try:
-            translated = translate(expression, b"r%dg" % number)
+            node = posixregex.parse(expression)
         except BadExpression as error:
             raise refused(
                 f"{where}: {escaped(expression)} is no regular expression: {error}",
                 "mend it: regex(7) describes extended ones",
                 status=error.code,
             ) from None
-        lines.append(_Line(sign == b"+", kind, translated, number))
+        lines.append(_Line(sign == b"+", kind, node, number))
     return Rules(lines, notes, origin)
 
 

@@ -1,0 +1,118 @@
+"""When runs are an engine's work, and what it is given."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instep.frontends.clsync.complaints import Refused
+from instep.frontends.clsync.engine import EngineRuns, mirror
+from instep.frontends.clsync.entries import Entry, ObjectType
+from instep.frontends.clsync.rules import ALL, parse
+from instep.frontends.clsync.settings import EngineChoice, Given, Mode, Settings
+from instep.linux.inotify import IN_ATTRIB, IN_CREATE, IN_ISDIR, IN_MODIFY
+from instep.model import Batch, RelPath, Scope
+from instep.spec import EngineName
+
+RULES = parse(b"-f\\.o$", "rules")
+SPLIT = parse(b"-w^d$", "rules")
+
+pytestmark = pytest.mark.skipif(shutil.which("rsync") is None, reason="needs rsync")
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Settings:
+    for name in ("source", "target"):
+        (tmp_path / name).mkdir()
+    return Settings(
+        os.fsencode(tmp_path / "source"),
+        Mode.RSYNCDIRECT,
+        b"rsync",
+        (),
+        None,
+        default_arguments=True,
+        destination_dir=os.fsencode(tmp_path / "target"),
+    )
+
+
+FAR: dict[str, Any] = {"destination_dir": b"rsync://host/module", "destination_is_remote": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rules", "engine"),
+    [
+        ({}, ALL, EngineName.NATIVE),
+        ({}, RULES, EngineName.NATIVE),
+        ({"engine": EngineChoice.RSYNC}, ALL, EngineName.RSYNC),
+        (FAR, ALL, EngineName.RSYNC),
+        ({}, SPLIT, None),
+        (FAR, RULES, None),
+        ({"full_initialsync": True}, RULES, None),
+        ({"full_initialsync": True}, ALL, EngineName.NATIVE),
+        ({"engine": EngineChoice.HANDLER}, ALL, None),
+        ({"default_arguments": False}, ALL, None),
+        ({"sync_handler": b"echo"}, ALL, None),
+        ({"sync_handler": b"/no/such/rsync"}, ALL, None),
+        ({"dont_unlink_lists": True}, ALL, None),
+        ({"mode": Mode.RSYNCSHELL}, ALL, None),
+        ({"destination_dir": None}, ALL, None),
+        ({"given": {"uid": Given(b"0", 0, "--uid")}}, ALL, None),
+    ],
+)
+def test_who_brings_paths_over(base: Settings, changes: dict[str, Any], rules: Any, engine: EngineName | None) -> None:
+    spec = mirror(replace(base, **changes), rules)
+    assert (None if spec is None else spec.targets[0].engine) is engine
+    if spec is not None and spec.targets[0].engine is EngineName.NATIVE:
+        assert len(spec.rules) == (rules is RULES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rules"),
+    [
+        ({"engine": EngineChoice.NATIVE, **FAR}, ALL),
+        ({"engine": EngineChoice.RSYNC}, RULES),
+        ({"engine": EngineChoice.NATIVE}, SPLIT),
+        ({"engine": EngineChoice.NATIVE, "default_arguments": False}, ALL),
+    ],
+)
+def test_an_engine_that_was_asked_for_and_cannot(base: Settings, changes: dict[str, Any], rules: Any) -> None:
+    with pytest.raises(Refused, match="--engine"):
+        mirror(replace(base, **changes), rules)
+
+
+@pytest.mark.parametrize("inside", ["target", "source"])
+def test_one_directory_within_the_other_is_refused(base: Settings, inside: str) -> None:
+    """rsync --delete would delete the source, or copy the target into itself for ever."""
+    assert base.destination_dir is not None
+    if inside == "target":
+        changed = replace(base, watch_dir=base.destination_dir + b"/d")
+        os.mkdir(changed.watch_dir)
+    else:
+        changed = replace(base, destination_dir=base.watch_dir + b"/d")
+        os.mkdir(base.watch_dir + b"/d")
+    with pytest.raises(Refused) as caught:
+        mirror(changed, ALL)
+    assert caught.value.status == 22
+
+
+def test_a_run_is_one_batch() -> None:
+    entries = [
+        Entry(RelPath(b"new"), IN_CREATE | IN_ISDIR, ObjectType.ABSENT, ObjectType.DIRECTORY, recursive=True),
+        Entry(RelPath(b"f"), IN_MODIFY, ObjectType.FILE, ObjectType.FILE),
+        Entry(RelPath(b"g"), IN_ATTRIB, ObjectType.FILE, ObjectType.FILE),
+        Entry(RelPath(b""), IN_CREATE | IN_ISDIR, ObjectType.ABSENT, ObjectType.DIRECTORY, recursive=True),
+    ]
+    (part,) = EngineRuns().of(entries, iteration=1, status="running")
+    assert isinstance(part.work, Batch)
+    assert [(each.path, each.scope, each.content) for each in part.work.changes] == [
+        (b"new", Scope.TREE, True),
+        (b"f", Scope.ENTRY, True),
+        (b"g", Scope.ENTRY, False),
+        (b"", Scope.TREE, False),
+    ]
+    assert EngineRuns().of([], iteration=1, status="running") == []

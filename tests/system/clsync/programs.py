@@ -1,0 +1,231 @@
+"""Running clsync processes under test: ours, and the original where it is installed; and what they tell a handler."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.system.daemon_process import DEADLINE_S, wait_until
+
+OURS = (sys.executable, "-c", "from instep.commands import clsync; raise SystemExit(clsync())")
+CTL = (sys.executable, "-c", "from instep.commands import clsyncctl; raise SystemExit(clsyncctl())")
+THEIRS = ("/usr/bin/clsync",)
+
+
+def is_installed() -> bool:
+    """Whether the original is here, in the version that is known."""
+    if shutil.which(THEIRS[0]) is None:
+        return False
+    return "0.4.5" in subprocess.run([*THEIRS, "-V"], check=False, capture_output=True, text=True).stderr
+
+
+# Writes down how it was started, with copies of the lists that it was given; its number comes last, in one piece.
+RECORDER = r"""#!/bin/sh
+printf '%s\0' "$CLSYNC_STATUS" "${CLSYNC_ITERATION-unset}" "$@" > "RECORD/$$.run"
+for word; do
+    case $word in
+        *.clsync-list.*) cp "${word##*=}" "RECORD/$$.list" ;;
+        *.clsync-exclist.*) cp "${word##*=}" "RECORD/$$.exclist" ;;
+    esac
+done
+echo $$ >> RECORD/order
+"""
+_LIST = re.compile(rb"[^=]*/\.clsync-(list|exclist)\.[0-9.]+$")
+
+
+class Told(NamedTuple):
+    """One run of the handler."""
+
+    status: str
+    iteration: str
+    words: tuple[str, ...]
+    """Its arguments; a list file is LIST or EXCLIST."""
+    include: tuple[str, ...]
+    """The lines of the list, as they stand."""
+    exclude: tuple[str, ...]
+
+
+class Desk:
+    """A directory with a tree to be watched (``src``), a place for copies (``dst``), and a handler that writes down."""
+
+    def __init__(self, top: Path, *, tree: str = "", then: str = "") -> None:
+        """Make it.
+
+        Args:
+            top: the directory; is made.
+            tree: a shell script that makes the tree, run in ``src``.
+            then: what the handler does in the end, in shell.
+        """
+        self.top = top
+        self.src = top / "src"
+        self.dst = top / "dst"
+        self.record = top / "record"
+        for path in (self.src, self.dst, self.record):
+            path.mkdir(parents=True)
+        self.handler = self.program("handler", then)
+        self.sh(tree)
+
+    def program(self, name: str, then: str = "") -> Path:
+        """A recording program; its file is only ever seen whole."""
+        path = self.top / name
+        path.write_text(RECORDER.replace("RECORD", str(self.record)) + then.replace("@", str(self.top)) + "\n")
+        path.chmod(0o755)
+        return path
+
+    def sh(self, script: str) -> None:
+        """Run a script in the tree."""
+        subprocess.run(
+            ["sh", "-ec", script.replace("@", str(self.top))], cwd=self.src, check=True, stdin=subprocess.DEVNULL
+        )
+
+    def told(self) -> list[Told]:
+        """The runs that the handler has written down, in the order of their ends."""
+        order = self.record / "order"
+        if not order.exists():
+            return []
+        return [self._told(number) for number in order.read_text().split("\n")[:-1]]
+
+    def _told(self, number: str) -> Told:
+        status, iteration, *words = (self.record / f"{number}.run").read_bytes().split(b"\0")[:-1]
+        plain = []
+        for word in words:
+            found = _LIST.search(word)
+            plain.append(found[1].decode().upper() if found else self._here(word))
+        return Told(
+            status.decode(),
+            iteration.decode(),
+            tuple(plain),
+            self._lines(number, "list"),
+            self._lines(number, "exclist"),
+        )
+
+    def _lines(self, number: str, kind: str) -> tuple[str, ...]:
+        path = self.record / f"{number}.{kind}"
+        return tuple(self._here(line) for line in path.read_bytes().split(b"\n")[:-1]) if path.exists() else ()
+
+    def _here(self, text: bytes) -> str:
+        return text.replace(bytes(self.top), b"@").decode(errors="backslashreplace")
+
+
+class Clsync:
+    """One process, in a session of its own, its output in a file."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        words: str | Sequence[str],
+        *,
+        program: Sequence[str] = OURS,
+        name: str = "log",
+        stdin: bytes = b"",
+        environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        cwd: Path | None = None,
+    ) -> None:
+        """Start it; ``@`` in a word is the desk's directory, and no configuration file is read but one that is named."""
+        self.desk = desk
+        self.log = desk.top / name
+        parts = words.split() if isinstance(words, str) else list(words)
+        parts = [part.replace("@", str(desk.top)) for part in parts]
+        if not any(part.startswith(("-H", "--config-file")) for part in parts):
+            parts.insert(0, "-H/NULL/")
+        given = desk.top / f"{name}.in"
+        given.write_bytes(stdin)
+        with self.log.open("wb") as out, given.open("rb") as source:
+            self.process = subprocess.Popen(
+                [*prefix, *program, *parts],
+                stdin=source,
+                stdout=out,
+                stderr=out,
+                cwd=cwd or desk.top,
+                env={**os.environ, "TOP": str(desk.top), **(environment or {})},
+                start_new_session=True,
+            )
+
+    def text(self) -> str:
+        """All it has said."""
+        return self.log.read_text(errors="replace")
+
+    def wait(self, done: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
+        """Wait for a condition, as long as the process is there."""
+
+        def there() -> bool:
+            if done():
+                return True
+            code = self.process.poll()
+            assert code is None or done(), f"ended with {code} before {what}:\n{self.text()}"
+            return False
+
+        try:
+            wait_until(there, what, deadline_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.text()[-6000:]}\n{self.desk.told()[-20:]}") from None
+
+    def said(self, text: str, count: int = 1) -> None:
+        """Wait for a text in its output."""
+        self.wait(lambda: self.text().count(text) >= count, f"{text!r} in the output")
+
+    def runs(self, count: int) -> list[Told]:
+        """Wait for so many runs of the handler; all there are."""
+        self.wait(lambda: len(self.desk.told()) >= count, f"{count} runs")
+        return self.desk.told()
+
+    def tells(self, text: str) -> list[Told]:
+        """Wait until a run tells of this; all runs there are."""
+        found: list[Told] = []
+
+        def there() -> bool:
+            found[:] = self.desk.told()
+            return any(text in word for run in found for word in (*run.words, *run.include))
+
+        self.wait(there, f"{text!r} told")
+        return found
+
+    def watches(self) -> int:
+        """How many directories it watches."""
+        count = 0
+        for path in Path(f"/proc/{self.process.pid}/fdinfo").iterdir():
+            with contextlib.suppress(OSError):
+                count += path.read_text().count("\ninotify wd:")
+        return count
+
+    def watching(self) -> None:
+        """Wait until it watches every directory of the tree."""
+        most = 1 + sum(path.is_dir() and not path.is_symlink() for path in self.desk.src.rglob("*"))
+        self.wait(lambda: self.watches() >= most, "all directories watched")
+
+    def ended(self, deadline_s: float = DEADLINE_S) -> int:
+        """Wait for its end; the exit status, less than 0 for a signal."""
+        try:
+            return self.process.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still runs:\n{self.text()[-6000:]}\n{self.desk.told()[-20:]}") from None
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, and wait for the end."""
+        self.process.send_signal(number)
+        return self.ended()
+
+    def kill(self) -> None:
+        """End it with all it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def running(desk: Desk, words: str | Sequence[str], *, program: Sequence[str] = OURS, name: str = "log") -> Iterator[Clsync]:
+    """A process that is killed in the end."""
+    process = Clsync(desk, words, program=program, name=name)
+    try:
+        yield process
+    finally:
+        process.kill()
