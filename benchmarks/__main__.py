@@ -18,6 +18,7 @@ from benchmarks import (
     big,
     bulk,
     by_rsync,
+    dropin,
     fanout,
     far_bulk,
     far_live,
@@ -34,7 +35,7 @@ from benchmarks.cpu import cpu_meter
 from benchmarks.places import places
 from benchmarks.table import Line, as_json, brief, markdown, show
 
-_MODULES = (latency, bulk, big, storm, flood, by_rsync, starting, restarting, fanout, rest, far_live, far_bulk)
+_MODULES = (latency, bulk, big, storm, flood, by_rsync, starting, restarting, fanout, rest, dropin, far_live, far_bulk)
 """Imported for the rows that they register."""
 
 

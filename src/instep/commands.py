@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -13,6 +14,7 @@ from instep.ports import Handler
 from instep.spec import MirrorSpec, ModuleKind
 
 if TYPE_CHECKING:
+    from instep.daemon.bringing import Bringing
     from instep.engines.modules.module import Module
     from instep.frontends.clsync.main import Task
 
@@ -77,6 +79,14 @@ def clsync(argv: Sequence[str] | None = None) -> int:
     return main(argv, run=_run_task, detach=_detach_tied)
 
 
+def clsync_actionscript(argv: Sequence[str] | None = None) -> int:
+    """The ``clsync-actionscript`` command: clsync as it was in 2013; returns the exit status."""
+    from instep.frontends.actionscript import read  # noqa: PLC0415  # as above
+    from instep.frontends.clsync.main import main  # noqa: PLC0415
+
+    return main(argv, run=_run_task, detach=_detach_tied, reader=read)
+
+
 def _detach_tied(untold: int) -> Callable[[int], None]:
     from instep.daemon.background import detach  # noqa: PLC0415  # as above
 
@@ -91,6 +101,9 @@ def _run_task(task: Task) -> int:
     from instep.linux.sdnotify import Notifier  # noqa: PLC0415
 
     notifier = Notifier.take(os.environ)
+    umask = os.umask(0)
+    os.umask(umask)
+    module = _module_of(task, umask)
     confining = None
     if task.confinement is not None:
         from instep.daemon.confine import Confining  # noqa: PLC0415
@@ -98,44 +111,48 @@ def _run_task(task: Task) -> int:
         confining = Confining(task.confinement)
         confining.isolate()
     unit: Served | None = None
-    server = None
-    if task.socket is not None:
 
-        def poke() -> None:
-            assert unit is not None
-            unit.poke()
-
-        server = ControlServer(task.socket.path, lambda: task.converse(poke))
-        server.open(mode=task.socket.mode, owner=task.socket.owner)
-    launcher = None if confining is None else confining.lower()
-    task.confined(None)
-
-    def ready() -> None:
-        if confining is not None:
-            confining.seal()
-        notifier.ready("following")
-
-    def make(umask: int) -> Sequence[Served]:
-        nonlocal unit
-        module, engine = _module_of(task, umask), None
-        if task.mirror is not None:
-            from instep.daemon.bringing import Bringing  # noqa: PLC0415
-
-            engine = Bringing(task.mirror, umask=umask)
-        workshop = Workshop(umask=umask, launcher=launcher, module=module, engine=engine)
-        unit = Served(task.handler, workshop, server=server, ready=ready)
-        return [unit]
-
-    def signalled(number: int) -> None:
+    def poke() -> None:
         assert unit is not None
-        if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            notifier.stopping()
-        task.handler.signalled(number, time.monotonic())
         unit.poke()
 
-    own = {number: functools.partial(signalled, number) for number in task.signals}
-    # What modules write gets the user's umask; an engine gives every mode exactly.
-    return run_units(make, habits=Habits(own=own, exact_modes=task.mirror is not None)).status
+    with contextlib.ExitStack() as stack:
+        server = None
+        if task.socket is not None:
+            server = ControlServer(task.socket.path, lambda: task.converse(poke))
+            stack.callback(server.close)
+            server.open(mode=task.socket.mode, owner=task.socket.owner)
+        launcher = None if confining is None else confining.lower()
+        task.confined(None)
+
+        def ready() -> None:
+            if confining is not None:
+                confining.seal()
+            notifier.ready("following")
+
+        def make(umask: int) -> Sequence[Served]:
+            nonlocal unit
+            workshop = Workshop(umask=umask, launcher=launcher, module=module, engine=_engine_of(task, umask))
+            unit = Served(task.handler, workshop, server=server, ready=ready)
+            return [unit]
+
+        def signalled(number: int) -> None:
+            if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+                notifier.stopping()
+            task.handler.signalled(number, time.monotonic())
+            poke()
+
+        own = {number: functools.partial(signalled, number) for number in task.signals}
+        # What modules write gets the user's umask; an engine gives every mode exactly.
+        return run_units(make, habits=Habits(own=own, exact_modes=task.mirror is not None)).status
+
+
+def _engine_of(task: Task, umask: int) -> Bringing | None:
+    if task.mirror is None:
+        return None
+    from instep.daemon.bringing import Bringing  # noqa: PLC0415
+
+    return Bringing(task.mirror, umask=umask)
 
 
 def _module_of(task: Task, umask: int) -> Module | None:
@@ -144,7 +161,10 @@ def _module_of(task: Task, umask: int) -> Module | None:
     if task.module.kind is ModuleKind.PYTHON:
         from instep.engines.pymodule.module import python_module  # noqa: PLC0415
 
-        return python_module(task.module, umask=umask)
-    from instep.engines.sharedobject.module import shared_object  # noqa: PLC0415
+        module = python_module(task.module, umask=umask)
+    else:
+        from instep.engines.sharedobject.module import shared_object  # noqa: PLC0415
 
-    return shared_object(task.module, umask=umask)
+        module = shared_object(task.module, umask=umask)
+    module.prepare()  # It may need rights that the process is about to give up.
+    return module

@@ -50,14 +50,15 @@ class Factory:
 
 
 @pytest.fixture(params=["shm", "disk"])
-def base(request: pytest.FixtureRequest, tmp_path: object) -> Iterator[bytes]:
-    """An empty directory on tmpfs, and one where pytest keeps its files; strangers may pass through."""
-    if request.param == "disk":
-        yield os.fsencode(str(tmp_path))
-        return
-    if not os.path.isdir("/dev/shm"):
-        pytest.skip("there is no /dev/shm")
-    path = tempfile.mkdtemp(prefix="instep-test-", dir="/dev/shm")
+def base(request: pytest.FixtureRequest) -> Iterator[bytes]:
+    """An empty directory on tmpfs, and one on the disk; strangers may pass through.
+
+    Not pytest's own directory: each pytest that starts meanwhile closes that to strangers.
+    """
+    above = "/dev/shm" if request.param == "shm" else tempfile.gettempdir()
+    if not os.path.isdir(above):
+        pytest.skip(f"there is no {above}")
+    path = tempfile.mkdtemp(prefix="instep-test-", dir=above)
     os.chmod(path, 0o755)
     yield os.fsencode(path)
     subprocess.run(["chmod", "-R", "u+rwx", path], check=True)

@@ -56,7 +56,7 @@ def test_paths_are_brought_in_step(both: tuple[Path, Path]) -> None:
         assert not (target / "old").exists()
         (source / "d" / "f").unlink()
         ends = await asyncio.gather(bringing.bring(batch(b"d/f")), bringing.bring(batch(b"d")))
-        assert ends == [ProgramEnd(0)] * 2
+        assert set(ends) == {ProgramEnd(0)}
         assert not (target / "d" / "f").exists()
 
     work(both, what)

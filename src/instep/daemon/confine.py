@@ -53,7 +53,7 @@ class Confining:
         Raises:
             CannotConfine: the kernel or the rights do not allow it.
         """
-        self._plan = plan
+        self.plan = plan
         self._devices = _device_group() if plan.devices else None
         if plan.system_calls:
             reason = seccomp.why_unavailable()
@@ -66,7 +66,7 @@ class Confining:
         Raises:
             CannotConfine: a step is not permitted, or a directory is missing.
         """
-        plan = self._plan
+        plan = self.plan
         if plan.root is not None or plan.mountpoints or plan.split is not None:
             _load_all()
         for kind in plan.detached:
@@ -112,7 +112,7 @@ class Confining:
         Raises:
             CannotConfine: a step that was asked for is not permitted.
         """
-        plan = self._plan
+        plan = self.plan
         if self._devices is not None:
             try:
                 self._devices.enter()
@@ -143,12 +143,12 @@ class Confining:
         Raises:
             CannotConfine: not permitted.
         """
-        split = self._plan.split
+        split = self.plan.split
         assert split is not None
         who = split.identity
         before = capabilities.read()
-        launcher = launcher_for(self._plan, who, before)
-        kept, inheritable = kept_capabilities(self._plan, before)
+        launcher = launcher_for(self.plan, who, before)
+        kept, inheritable = kept_capabilities(self.plan, before)
         try:
             if os.getresuid() != (who.user,) * 3 or os.getresgid() != (who.group,) * 3:
                 capabilities.keep_over_change_of_ids()
@@ -167,7 +167,7 @@ class Confining:
         Raises:
             CannotConfine: the kernel does not take the filter.
         """
-        if self._plan.system_calls:
+        if self.plan.system_calls:
             try:
                 seccomp.restrict()
             except OSError as error:
@@ -190,7 +190,7 @@ class Confining:
             raise _cannot("drop-rights", "give up all rights", error) from error
 
     def _change_ids(self, *, for_good: bool) -> None:
-        plan = self._plan
+        plan = self.plan
         user, group = plan.identity.user, plan.identity.group
         now = os.getresuid()[:2], os.getresgid()[:2]
         if now == ((user, user), (group, group)) or (not for_good and (os.geteuid(), os.getegid()) == (user, group)):

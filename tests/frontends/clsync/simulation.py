@@ -119,7 +119,7 @@ class Simulation:
             dump=lambda _, path: self.dumps.append(path),
         )
         found = ALL if rules is None else parse(rules, "rules")
-        self.handler = ClsyncHandler(given, found, self.made, around)  # type: ignore[arg-type]  # stands in for Runs
+        self.handler = ClsyncHandler(given, found, self.made, around)
 
     def at(self, at_s: float, do: Callable[[], None]) -> None:
         """Put something on the agenda."""
@@ -136,7 +136,7 @@ class Simulation:
     def run(self, until_s: float = 1000.0) -> list[float]:
         """Let time pass; when each work began."""
         self.handler.started(self.now_s)
-        while self.handler.exit_status is None:
+        while True:
             self._act()
             if self.handler.exit_status is not None:
                 break

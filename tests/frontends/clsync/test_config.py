@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from instep.frontends.clsync import config
 from instep.frontends.clsync.complaints import Refused
@@ -55,6 +60,72 @@ def test_a_line_that_cannot_be_understood_is_named(text: str, message: str) -> N
     with pytest.raises(ConfigError) as error:
         parsed(text)
     assert message in str(error.value)
+
+
+def glib() -> ctypes.CDLL | None:
+    try:
+        library = ctypes.CDLL("libglib-2.0.so.0")
+    except OSError:
+        return None
+    strings = ctypes.POINTER(ctypes.c_char_p)
+    library.g_key_file_new.restype = ctypes.c_void_p
+    library.g_key_file_load_from_data.argtypes = [
+        ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p,
+    ]  # fmt: skip
+    library.g_key_file_get_groups.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+    library.g_key_file_get_groups.restype = strings
+    library.g_key_file_get_keys.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p]
+    library.g_key_file_get_keys.restype = strings
+    library.g_key_file_get_value.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p]
+    library.g_key_file_get_value.restype = ctypes.c_char_p
+    library.g_key_file_free.argtypes = [ctypes.c_void_p]
+    return library
+
+
+GLIB = glib()
+
+
+def strings(array: Any) -> list[bytes]:
+    """Up to the null pointer."""
+    return list(itertools.takewhile(lambda each: each is not None, array))
+
+
+def read_by_glib(library: ctypes.CDLL, data: bytes) -> dict[str, dict[str, str]] | None:
+    """The blocks; None: it cannot be understood. Strings are not freed: they are few."""
+    file = library.g_key_file_new()
+    try:
+        if not library.g_key_file_load_from_data(file, data, len(data), 0, None):
+            return None
+        return {
+            name.decode(): {
+                key.decode(): library.g_key_file_get_value(file, name, key, None).decode()
+                for key in strings(library.g_key_file_get_keys(file, name, None, None))
+            }
+            for name in strings(library.g_key_file_get_groups(file, None))
+        }
+    finally:
+        library.g_key_file_free(file)
+
+
+GLIB_LINES = [
+    "[a]", "[b] ", " [a]", "[a b]", "[]", "[a", "[a]x", "[a]]", "[[a]", "k=v", " k = v ", "k\t=\tv", "k = ", "k=", "=v", "k",
+    "# c", "  # c", "", "  ", "l = x = y", "-- = a  b", "--- = c", "k=v\r", "[c]\r", "k = [v]", "m = a\\nb", "m;n = o", ";c",
+]  # fmt: skip
+
+
+@pytest.mark.skipif(GLIB is None, reason="there is no GLib")
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(GLIB_LINES), max_size=6), st.booleans(), st.booleans())
+def test_files_are_read_as_by_glib(lines: list[str], begun: bool, ended: bool) -> None:
+    text = "\n".join([*(["[a]"] if begun else []), *lines]) + ("\n" if ended else "")
+    assume(not text.endswith("\r"))  # GLib takes a last line's for a part of it.
+    assert GLIB is not None
+    expected = read_by_glib(GLIB, text.encode())
+    if expected is None:
+        with pytest.raises(ConfigError):
+            parsed(text)
+    else:
+        assert parsed(text) == expected
 
 
 def test_names_and_values_that_are_no_text_survive() -> None:

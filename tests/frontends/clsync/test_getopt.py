@@ -125,7 +125,7 @@ VOCABULARY = [
 
 
 @pytest.mark.skipif(shutil.which("getopt") is None, reason="there is no getopt(1)")
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(VOCABULARY), max_size=5), st.booleans())
 def test_it_is_as_gnu_has_it(argv: list[str], in_order: bool) -> None:
     """getopt(1) is a thin shell around getopt_long(3)."""

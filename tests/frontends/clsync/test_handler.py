@@ -219,6 +219,16 @@ def test_a_second_term_leaves_at_once() -> None:
     assert len(rig.runs) == 1
 
 
+def test_the_last_run_has_its_time_and_no_more() -> None:
+    given = settings(delay_sync_s=30, delay_collect_s=30, exit_hook=b"/hook")
+    rig = Simulation(given, takes_s=100.0)
+    rig.signal(1.0, signal.SIGTERM)
+    assert rig.run(until_s=60) == pytest.approx([0.0, 1.0, 31.0])
+    assert rig.interrupts == [(1.0, signal.SIGTERM), (31.0, signal.SIGTERM)]
+    assert rig.paths[2] == [b"/hook", b"nolabel"]
+    assert not rig.handler.running or rig.handler.exit_status is None
+
+
 def test_quit_waits_for_what_runs_then_flushes_and_calls_both_hooks() -> None:
     given = settings(delay_sync_s=30, delay_collect_s=30, exit_hook=b"/hook", pre_exit_hook=b"/pre")
     rig = Simulation(given, takes_s=2.0)

@@ -2,50 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import re
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instep.frontends.clsync.automaton import Automaton, TooLarge
-from instep.frontends.clsync.posixregex import BadExpression, groups, may_be_slow, parse, python
-
-LIBC = ctypes.CDLL(None)
-LIBC.newlocale.restype = LIBC.uselocale.restype = ctypes.c_void_p
-LIBC.newlocale.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-LIBC.uselocale.argtypes = LIBC.freelocale.argtypes = (ctypes.c_void_p,)
-REG_EXTENDED, REG_NOSUB = 1, 8
-LC_ALL_MASK = 0x1FBF
-
-needs_glibc = pytest.mark.skipif(not hasattr(LIBC, "gnu_get_libc_version"), reason="the C library is not glibc")
-
-
-@contextlib.contextmanager
-def c_locale() -> Iterator[None]:
-    """For this thread, as in a program that never sets a locale."""
-    plain = LIBC.newlocale(LC_ALL_MASK, b"C", None)
-    before = LIBC.uselocale(plain)
-    try:
-        yield
-    finally:
-        LIBC.uselocale(before)
-        LIBC.freelocale(plain)
-
-
-def real(expression: bytes, texts: list[bytes]) -> int | list[bool]:
-    """Where it matches; or regcomp's code."""
-    compiled = ctypes.create_string_buffer(256)  # a regex_t has 64 bytes
-    with c_locale():
-        code = LIBC.regcomp(compiled, expression, REG_EXTENDED | REG_NOSUB)
-        if code:
-            return int(code)
-        found = [LIBC.regexec(compiled, text, 0, None, 0) == 0 for text in texts]
-        LIBC.regfree(compiled)
-    return found
+from instep.frontends.clsync.expressions import groups, python
+from instep.frontends.clsync.posixregex import BadExpression, parse
+from tests.frontends.clsync.regcomp import needs_glibc, real
 
 
 def ours(expression: bytes, texts: list[bytes]) -> int | list[bool]:
@@ -142,49 +108,3 @@ def test_nested_too_deeply(expression: bytes) -> None:
 @pytest.mark.parametrize("expression", [b"(" * 60 + b"a*" + b")*" * 60, b"a" + b"{2}" * 5, b"a{3}" + b"*" * 59])
 def test_nested_deeply(expression: bytes) -> None:
     assert ours(expression, [b"", b"a", b"a" * 4096]) == real(expression, [b"", b"a", b"a" * 4096])
-
-
-SLOW = [
-    b"(^|/)(.*/)*tmp$", rb"^(.*/)*\.git$", b"^(a+)+$", b"^([a-z]+/?)+$", rb"^(\w+\.?)+$", b"^(a|aa)*$", b"^(a?){30}b$", b"^(a*){2,}b",
-]  # fmt: skip
-
-
-@needs_glibc
-@pytest.mark.parametrize("expression", SLOW)
-def test_what_python_would_search_for_ever(expression: bytes) -> None:
-    node = parse(expression)
-    assert may_be_slow(node)
-    automaton = Automaton(node)
-    texts = [b"a/" * 2000, b"a" * 4000 + b"!", b"a" * 4000, b"a.b/" * 50 + b".git", b"x/y/tmp", b"", b"b"]
-    assert [automaton.search(text) for text in texts] == real(expression, texts)
-
-
-def test_what_is_left_to_python() -> None:
-    plain = [
-        b"^a$",
-        b".*",
-        b"a.*b.*c",
-        b"(a|b)c+",
-        b"/sess(ion)?s?$",
-        b"(abc)+",
-        b"[^/]+/[^/]+",
-        b"(a|b)?",
-        b"((a|b)c?)?",
-    ]
-    assert not any(may_be_slow(parse(expression)) for expression in plain)
-
-
-def test_states_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instep.frontends.clsync.automaton.STATES_MAX", 5)
-    expression = b"(a|b)*a(a|b){4}c"
-    automaton = Automaton(parse(expression))
-    texts = [b"ababababcab", b"bbbbbc", b"aabbac", b"abbbbc" * 3, b"a" * 50 + b"c"]
-    for _ in range(3):
-        assert [automaton.search(text) for text in texts] == real(expression, texts)
-        assert len(automaton._states) <= 5
-
-
-def test_no_automaton_for_what_is_too_large() -> None:
-    for expression in (rb"(a)\1", b"(a{1000}){1000}"):
-        with pytest.raises(TooLarge):
-            Automaton(parse(expression))

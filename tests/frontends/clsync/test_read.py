@@ -697,7 +697,6 @@ def test_a_block_read_again_goes_before_everything(desk: Desk) -> None:
     assert (new.pid_file, new.status_file) == (None, b"/status")
     assert [note.text for note in reading.notes] == [
         f"{desk.base}/c.conf:8: pid-file cannot be changed while the program runs; it stays",
-        misread(f"{desk.base}/c.conf:6: --", f"{desk.base}/c.conf:5"),
     ]
 
 

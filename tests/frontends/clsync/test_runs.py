@@ -235,14 +235,15 @@ def test_whole_directories_have_runs_of_their_own_beside_the_rest() -> None:
     assert whole.argv == (b"handler", b"initialsync", b"nolabel", b"/src/d")
     assert rest.files[0].content == b"sync nolabel 256 a\nsync nolabel 256 b\n"
     assert [list(part.entries) for part in parts] == [[entries[1]], [entries[0], entries[2]]]
-    assert not any(part.single for part in parts)
 
 
 def test_runs_for_single_paths_say_so() -> None:
     for settings in (settings_for(Mode.SIMPLE), settings_for(Mode.RSYNCSHELL, ["x"]), settings_for(Mode.DIRECT, ["x"])):
         assert runs_for(settings).tells_singly
-        assert [part.single for part in parts_of(settings, [file(b"a"), file(b"b")])] == [True, True]
-    assert not runs_for(settings_for(Mode.DIRECT)).tells_singly
+        entries = [file(b"a"), file(b"b")]
+        assert [list(part.entries) for part in parts_of(settings, entries)] == [[entry] for entry in entries]
+    for settings in (settings_for(Mode.DIRECT), settings_for(Mode.SO), settings_for(Mode.RSYNCPY)):
+        assert not runs_for(settings).tells_singly
 
 
 @pytest.mark.parametrize(("watch_dir", "expected"), [(b"/", (b"/a", b"/")), (b"/src", (b"/src/a", b"/src"))])

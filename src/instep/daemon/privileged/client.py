@@ -12,16 +12,16 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from instep import errors
-from instep.confinement import Confinement
 from instep.daemon.confine import Confining
 from instep.daemon.privileged import protocol
 from instep.daemon.privileged.helper import Helper
 from instep.engines.command.listfiles import list_files
 from instep.engines.command.program import CANNOT_START, Interruption
+from instep.engines.command.signals import clean_for_programs
 from instep.errors import CannotConfine
 from instep.logs import fields
 from instep.model import MonitorStatus, Program, ProgramEnd, Report
-from instep.ports import Place
+from instep.ports import Monitor, Place
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +41,11 @@ class Ask(Protocol):
         """
 
 
-def start_helper(
-    plan: Confinement, confining: Confining, place: Place, *, reload: Callable[[], None] | None = None
-) -> PrivilegedClient:
+def start_helper(confining: Confining, place: Place, *, reload: Callable[[], None] | None = None) -> PrivilegedClient:
     """Fork the helper, which keeps the rights; call this before there are threads, a loop, or fewer rights.
 
     Args:
-        plan: with a ``split``.
-        confining: carries it out; the process is isolated already, and so is the helper.
+        confining: of a plan with a ``split``; the process is isolated already, and so is the helper.
         place: what the helper watches, and where it looks; its ``ignore`` is called in the helper.
         reload: called in the helper when ``PrivilegedClient.reload`` is: reads again what ``ignore`` goes by.
 
@@ -62,7 +59,7 @@ def start_helper(
         try:
             for near, _ in ours:
                 near.close()
-            status = _serve(plan, confining, place, reload, ours[0][1], ours[1][1])
+            status = _serve(confining, place, reload, ours[0][1], ours[1][1])
         except BaseException:
             log.exception("helper-crashed", extra=fields(now="the daemon ends", fix="please report it"))
         finally:
@@ -76,7 +73,6 @@ def start_helper(
 
 
 def _serve(
-    plan: Confinement,
     confining: Confining,
     place: Place,
     reload: Callable[[], None] | None,
@@ -84,13 +80,14 @@ def _serve(
     runs: socket.socket,
 ) -> int:
     """Be the helper; the exit status."""
-    assert plan.split is not None
+    assert confining.plan.split is not None
+    clean_for_programs()
     try:
         launcher = confining.become_helper()
     except CannotConfine as error:
         asks.sendall(protocol.frame(protocol.encode((error.what, error.status, error.fix))))
         return 1
-    helper = Helper(plan.split, place, asks=asks, runs=runs, launcher=launcher, reload=reload)
+    helper = Helper(confining.plan.split, place, asks=asks, runs=runs, launcher=launcher, reload=reload)
     asks.sendall(protocol.frame(protocol.encode(None)))
     return asyncio.run(helper.serve())
 
@@ -136,23 +133,23 @@ class PrivilegedClient:
         return protocol.decode_look(self._ask("look", path))
 
     def listed(self, path: bytes) -> list[tuple[bytes, bool]]:
-        """The names in a directory below the watched one, and whether each is a directory. Blocks.
+        """The names in a directory below the watched one, in order, and whether each is a directory.
 
-        Raises:
-            OSError: it cannot be listed.
-            CannotConfine: the helper has ended.
+        There are none where it cannot be listed. Blocks, and raises as ``look``.
         """
         answer = self._ask("list", path)
-        if isinstance(answer, int):
-            raise OSError(answer, os.strerror(answer), path)
         assert isinstance(answer, list)
         return answer
+
+    def is_there(self) -> bool:
+        """Whether the watched directory still stands under its path; blocks, and raises as ``look``."""
+        return bool(self._ask("there"))
 
     def reload(self) -> None:
         """Have the helper read again what decides what is watched; raises as ``look``."""
         self._ask("reload")
 
-    def monitor(self) -> RemoteMonitor:
+    def monitor(self) -> Monitor:
         """What the helper watches."""
         return RemoteMonitor(self._ask)
 

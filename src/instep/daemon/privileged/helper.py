@@ -114,50 +114,60 @@ class Helper:
                 self._monitor.close()
         return 0
 
-    def _finish(self, violation: Violation | None = None) -> None:
+    def _finish(self, failure: Exception | None = None) -> None:
         if self._over is None or self._over.done():
             return
-        if violation is None:
+        if failure is None:
             self._over.set_result(None)
         else:
-            self._over.set_exception(violation)
+            self._over.set_exception(failure)
 
     # ---- questions ----
 
     def _asked(self) -> None:
-        """Answer the one question that has come."""
+        """Answer the one question that has come; the daemon waits for it, so no failure may leave it waiting."""
         try:
-            ask = protocol.decode_ask(protocol.receive(self._asks, protocol.FRAME_BYTES_MAX))
-            self._answer(ask)
+            question = protocol.receive(self._asks, protocol.FRAME_BYTES_MAX)
         except (EOFError, OSError):
             self._finish()
+            return
         except Violation as violation:
             self._finish(violation)
+            return
+        try:
+            ask = protocol.decode_ask(question)
+            answer = protocol.frame(protocol.encode(self._answer(ask)))
+        except Exception as failure:  # noqa: BLE001  # raised again where the helper ends
+            self._finish(failure)
+            return
+        try:
+            if ask.what == "start" and self._monitor is not None:
+                socket.send_fds(self._asks, [answer], [self._monitor.fileno()])
+            else:
+                self._asks.sendall(answer)
+        except OSError:
+            self._finish()
 
-    def _answer(self, ask: Ask) -> None:
-        answer: object = None
-        descriptors: list[int] = []
-        if ask.what == "read":
-            answer = self._read()
-        elif ask.what == "look":
-            answer = protocol.encode_look(look(self._root, ask.path))
-        elif ask.what == "list":
-            answer = self._list(ask.path)
-        elif ask.what == "start":
-            answer = self._start_monitor()
-            if self._monitor is not None and answer is None:
-                descriptors = [self._monitor.fileno()]
-        elif ask.what == "close":
-            if self._monitor is not None:
-                self._monitor.close()
-                self._monitor = None
-        elif self._reload is not None:
-            self._reload()
-        data = protocol.frame(protocol.encode(answer))
-        if descriptors:
-            socket.send_fds(self._asks, [data], descriptors)
-        else:
-            self._asks.sendall(data)
+    def _answer(self, ask: Ask) -> object:
+        match ask.what:
+            case "read":
+                return self._read()
+            case "look":
+                return protocol.encode_look(look(self._root, ask.path))
+            case "list":
+                return self._list(ask.path)
+            case "there":
+                return self._is_there()
+            case "start":
+                return self._start_monitor()
+            case "close":
+                if self._monitor is not None:
+                    self._monitor.close()
+                    self._monitor = None
+            case _:
+                if self._reload is not None:
+                    self._reload()
+        return None
 
     def _start_monitor(self) -> object:
         """Watch; None, or why that is not possible."""
@@ -185,18 +195,26 @@ class Helper:
         )
 
     def _list(self, path: bytes) -> object:
-        """Names and whether each is a directory; an errno where it cannot be listed."""
+        """Names in order, and whether each is a directory; none where it cannot be listed."""
         try:
             fd = open_directory(self._root, path)
-        except OSError as error:
-            return error.errno
+        except OSError:
+            return []
         try:
             with os.scandir(fd) as entries:
-                return [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
-        except OSError as error:
-            return error.errno
+                return sorted((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries)
+        except OSError:
+            return []
         finally:
             os.close(fd)
+
+    def _is_there(self) -> bool:
+        mine = os.fstat(self._root)
+        try:
+            now = os.stat(self._place.root)
+        except OSError:
+            return False
+        return (now.st_dev, now.st_ino) == (mine.st_dev, mine.st_ino)
 
     # ---- programs ----
 
@@ -219,8 +237,8 @@ class Helper:
                     await asyncio.sleep(0)  # It runs when the next request is looked at, which may be to interrupt it.
         except (asyncio.IncompleteReadError, OSError):
             self._finish()
-        except Violation as violation:
-            self._finish(violation)
+        except Exception as failure:  # noqa: BLE001  # raised again where the helper ends
+            self._finish(failure)
 
     def _check(self, request: Start) -> None:
         if request.number in self._running:

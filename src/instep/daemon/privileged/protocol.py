@@ -39,7 +39,7 @@ class Ask(NamedTuple):
     """Relative, and clean; of ``look`` and ``list``."""
 
 
-ASKS = frozenset({"start", "read", "close", "look", "list", "reload"})
+ASKS = frozenset({"start", "read", "close", "look", "list", "there", "reload"})
 Encoded = tuple[bytes, int, bool, bool, bytes | None, int]
 
 

@@ -7,7 +7,7 @@ may have been reached, and what a byte leads to from there is worked out the fir
 
 from __future__ import annotations
 
-from instep.frontends.clsync.posixregex import WORD, Chain, Choice, Node, OneOf, Place, Repeat
+from instep.frontends.clsync.expressions import WORD, Chain, Choice, Node, OneOf, Place, Repeat
 
 STEPS_MAX = 1_000
 """Of one expression; what is repeated up to so many times has that many."""

@@ -39,6 +39,8 @@ LAST_LOOK_S: Final = 1.0
 """So long the last run waits for the kernel's queue to be empty; a busy writer may never let it be."""
 PATIENCE_S: Final = 5.0
 """How long a handler that was asked to end may take before it is killed. Guessed."""
+LAST_RUN_S: Final = 30.0
+"""How long the last run may take after TERM, before it is ended as well. Guessed: systemd waits for 90 s in all."""
 AT_ONCE_MAX: Final = 64
 """Runs at the same time with threading. Guessed: more only wait for each other."""
 TIMED_OUT: Final = 62
@@ -152,6 +154,8 @@ class ClsyncHandler:
         self._runs = runs
         self._phase = Phase.FOLLOWING
         self._with_hook = False
+        self._hurries = False
+        """It was told to end."""
         self._deaf = False
         """What happens now is not told any more."""
         self._initial_done = False
@@ -284,15 +288,14 @@ class ClsyncHandler:
         """Ask what runs to end, tell what waits, and leave. The second time: kill it, and leave at once."""
         if self._phase.value >= Phase.FLUSHING.value:
             for run in self.running.values():
-                run.interrupted = True
+                run.interrupted = run.last = True
                 self._interrupts.append((self._now_s, run.number, signal.SIGKILL))
             self._phase, self._deaf = Phase.LEAVING, True
             self._forget()
             return
         for run in self.running.values():
-            run.interrupted = True
-            self._interrupts.append((self._now_s, run.number, number))
-            self._interrupts.append((self._now_s + PATIENCE_S, run.number, signal.SIGKILL))
+            self._interrupt_later(run, self._now_s, number)
+        self._hurries = True
         self._announce(State.TERMINATING)
         self._go(Phase.FLUSHING)
 
@@ -321,7 +324,9 @@ class ClsyncHandler:
             self._over(run)
         elif run.interrupted:
             self._over(run)
-            if self._phase.value < Phase.LEAVING.value:
+            if run.last:
+                self._around.say.warning(f"Not synced, as the last run was ended: {len(run.entries)} paths.")
+            else:
                 self._put_back(run.entries, pause_s=0.0)
         elif self._is_good(end):
             run.parts.popleft()
@@ -343,12 +348,18 @@ class ClsyncHandler:
     def _wake(self, at_s: float) -> None:
         self._wake_s = min(self._wake_s, at_s)
 
+    def _interrupt_later(self, run: Run, at_s: float, number: int) -> None:
+        self._interrupts.append((at_s, run.number, number))
+        self._interrupts.append((at_s + PATIENCE_S, run.number, signal.SIGKILL))
+        self._wake(at_s)
+
     def _interrupt(self, out: list[tuple[int, Work]]) -> None:
         later = []
         for at_s, number, signum in self._interrupts:
             if number not in self.running:
                 continue
             if at_s <= self._now_s:
+                self.running[number].interrupted = True
                 out.append((number, Interrupt(number, signum)))
             else:
                 later.append((at_s, number, signum))
@@ -480,7 +491,9 @@ class ClsyncHandler:
             return None
         self._number += 1
         run = Run(self._number, kind, entries, deque(parts), self._now_s)
-        run.last = self.settings.retries == 0 and self._phase.value >= Phase.FLUSHING.value
+        run.last = self._hurries or (self.settings.retries == 0 and self._phase.value >= Phase.FLUSHING.value)
+        if self._hurries:
+            self._interrupt_later(run, self._now_s + LAST_RUN_S, signal.SIGTERM)
         self.running[run.number] = run
         return run
 

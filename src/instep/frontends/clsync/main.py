@@ -18,7 +18,7 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -87,11 +87,15 @@ class Task:
 Run = Callable[[Task], int]
 
 
-def main(argv: Sequence[str] | None, *, run: Run, detach: Detach) -> int:
+Reader = Callable[[Sequence[bytes], Mapping[bytes, bytes], bytes, int], read.Reading | read.Answer]
+
+
+def main(argv: Sequence[str] | None, *, run: Run, detach: Detach, reader: Reader = read.read) -> int:
     """The command; returns the exit status.
 
     Args:
         argv: the words after the program's name; None: as the process was started.
+        reader: understands them; ``read.read``, or that of the command line of 2013.
         run: carries out a task, and returns the exit status.
         detach: goes into the background; see ``daemon.background``.
     """
@@ -99,7 +103,7 @@ def main(argv: Sequence[str] | None, *, run: Run, detach: Detach) -> int:
     say = Say()
     take_over(say)
     try:
-        reading = read.read(words, dict(os.environb), os.getcwdb(), os.getpid())
+        reading = reader(words, dict(os.environb), os.getcwdb(), os.getpid())
     except Refused as error:
         say.direct(error.talk.output, verbose=error.talk.verbose, debug=error.talk.debug, quiet=error.talk.quiet)
         say.refused(error)

@@ -240,7 +240,8 @@ def _lines(collected: _Collected, lines: Mapping[str, config.Line]) -> None:
 
     def take(name: str) -> None:
         line = waiting.pop(name)
-        for other in macros.names(line.text):
+        # What the handler's arguments refer to is looked up once everything is set.
+        for other in () if name.startswith("-") else macros.names(line.text):
             if other == "label" != name and other in lines and lines[other].depth >= line.depth:
                 collected.warn(
                     f"{line.origin}: {name} refers to %label% of {lines[other].origin}, which clsync would take for"

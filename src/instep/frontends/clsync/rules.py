@@ -21,7 +21,8 @@ from typing import Final
 from instep.frontends.clsync import posixregex
 from instep.frontends.clsync.automaton import Automaton, TooLarge
 from instep.frontends.clsync.complaints import Note, refused
-from instep.frontends.clsync.posixregex import BadExpression, Node, groups, may_be_slow, python
+from instep.frontends.clsync.expressions import Node, groups, may_be_slow, python
+from instep.frontends.clsync.posixregex import BadExpression
 from instep.frontends.instep.output import escaped
 from instep.model import ROOT, RelPath
 from instep.spec import Rule, Subject
@@ -117,7 +118,7 @@ class Rules:
         told, or none of these. What is not a directory counts as a regular file, as in clsync's walks. A file to be
         told in a directory that is not is never seen by clsync either. Where the watched directory itself is rejected,
         clsync still brings everything over at start; an engine cannot. Nor does it know groups that are referred to, or
-        search in a bounded time for what ``posixregex.may_be_slow`` is about.
+        search in a bounded time for what ``expressions.may_be_slow`` is about.
         """
         if self.split_walk or not self.walks(ROOT):
             return None

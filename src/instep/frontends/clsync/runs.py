@@ -36,8 +36,6 @@ class Part(NamedTuple):
 
     work: Program | Call | Batch
     entries: Sequence[Entry]
-    single: bool = False
-    """The path has a program of its own, though it is no recursive call."""
 
 
 class Runs:
@@ -75,6 +73,12 @@ class Runs:
         self._initial = self._arguments if initial is None else Arguments(initial)
         self._root = settings.watch_dir.rstrip(b"/")
         self._timeout_s = float(settings.timeout_sync_s) or math.inf
+        is_simple = settings.mode is Mode.SIMPLE
+        self._all_absolute = is_simple or settings.absolute_paths
+        self.tells_singly = not settings.mode.calls and (
+            is_simple or settings.run_per_object or (settings.lists_dir is None and not self._arguments.tells_paths)
+        )
+        """Each path has a program of its own."""
 
     def environment(self, *, iteration: int | None, status: str) -> dict[bytes, bytes]:
         """What handlers and hooks find in theirs. ``iteration`` None: it has no meaning, as runs overlap."""
@@ -116,21 +120,11 @@ class Runs:
 
     # ---- programs ----
 
-    @property
-    def tells_singly(self) -> bool:
-        """Whether each path has a program of its own."""
-        settings = self._settings
-        return (
-            settings.mode is Mode.SIMPLE
-            or settings.run_per_object
-            or (settings.lists_dir is None and not self._arguments.tells_paths)
-        )
-
     def _single(self, arguments: Arguments, kind: bytes, entry: Entry, environment: Mapping[bytes, bytes]) -> Part:
         """The program for one path. It gets no list: the path is in its arguments, if anywhere."""
         values = {TYPE: kind, EVENT_MASK: b"%d" % entry.mask, INCLUDE_PATH: b"", EXCLUDE_PATH: b""}
         work = self._program(arguments.filled(values, [self._argument(entry)]), (), environment)
-        return Part(work, (entry,), single=not entry.absolute)
+        return Part(work, (entry,))
 
     def _cut(self, entries: Sequence[Entry]) -> list[Sequence[Entry]]:
         """The entries of a run, as many at a time as may be arguments."""
@@ -251,10 +245,9 @@ class Runs:
         return b"./" + path if path.startswith(b"-") else path
 
     def _path(self, entry: Entry) -> bytes:
-        settings = self._settings
-        if entry.absolute or settings.mode is Mode.SIMPLE or settings.absolute_paths:
+        if self._all_absolute or entry.absolute:
             return self._full(entry.path)
-        return entry.path or (b"." if settings.mode is Mode.DIRECT else b"")
+        return entry.path or (b"." if self._settings.mode is Mode.DIRECT else b"")
 
     def _full(self, path: RelPath) -> bytes:
         return self._root + b"/" + path if path else self._settings.watch_dir
