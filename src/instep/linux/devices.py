@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from instep.linux.libc import failure, libc
 
-NAME = b"clsync"
+NAME = b"instep"
 """The group that holds those of each process."""
 
 

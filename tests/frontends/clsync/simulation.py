@@ -64,9 +64,6 @@ class OneProgramEach:
     def change(self, settings: Settings) -> None:
         pass
 
-    def environment(self, *, iteration: int | None, status: str) -> dict[bytes, bytes]:
-        return {b"CLSYNC_STATUS": status.encode()}
-
     def of(
         self, entries: Sequence[Entry], excluded: Sequence[Excluded] = (), *, iteration: int | None, status: str
     ) -> list[Part]:

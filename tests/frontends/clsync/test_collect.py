@@ -171,3 +171,12 @@ def test_excluded() -> None:
     assert every.collector.excluded(ROOT) == [(b"", False)]
     full = Rig(Mode.RSYNCSHELL, rules=b"-f", tree=tree, full_initialsync=True)
     assert full.collector.excluded(ROOT) == []
+
+
+def test_what_is_there_at_start_is_watched_if_it_is_walked() -> None:
+    rig = Rig(rules=b"-m^web$\n-w^no$")
+    assert not rig.collector.ignores(RelPath(b"web"), True)
+    assert rig.collector.ignores(RelPath(b"no"), True)
+    rig.collector.is_starting = False
+    assert rig.collector.ignores(RelPath(b"web"), True)
+    assert not rig.collector.ignores(RelPath(b"other"), True)

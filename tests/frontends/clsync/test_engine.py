@@ -59,6 +59,7 @@ FAR: dict[str, Any] = {"destination_dir": b"rsync://host/module", "destination_i
         ({"sync_handler": b"echo"}, ALL, None),
         ({"sync_handler": b"/no/such/rsync"}, ALL, None),
         ({"dont_unlink_lists": True}, ALL, None),
+        ({"rsync_prefer_include": True}, ALL, None),
         ({"mode": Mode.RSYNCSHELL}, ALL, None),
         ({"destination_dir": None}, ALL, None),
         ({"given": {"uid": Given(b"0", 0, "--uid")}}, ALL, None),

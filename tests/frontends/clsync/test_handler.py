@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from dataclasses import replace
 from typing import Any
@@ -182,6 +183,23 @@ def test_parts_follow_each_other_and_fail_alone() -> None:
     rig.run(until_s=60)
     assert rig.paths == [[b"a"], [b"b"], [b"b"], [b"c"]]
     assert rig.handler.iteration == 1
+
+
+def test_lists_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, "no space")
+
+    rig = Simulation(settings(**QUICK))
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.made, "of", fails)
+        rig.run(until_s=5)
+    assert rig.handler.exit_status == errno.ENOSPC
+    rig = Simulation(settings(**QUICK, ignore_failures=True))
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.made, "of", fails)
+        rig.at(4.0, patch.undo)
+        rig.run(until_s=60)
+    assert rig.paths == [[b""]]
 
 
 # ---- ends ----

@@ -158,7 +158,10 @@ LISTED = [
         "+/*** -/ssh/keys -/web -/Dontsync -/d -/sess_1 -/lnk",
     ),
     listed("full-initialsync", "-d^web$", "+/***", "-F"),
-    listed("prefer-include", "-d^[^/]\n+f^passwd$\n-f", "(rsynclist,test,LIST) + +/passwd", "--rsync-prefer-include"),
+    Scenario(
+        "prefer-include", "-Mrsyncshell -R@/rules --rsync-prefer-include --only-initialsync",
+        ["(rsynclist,test,LIST) + +/passwd"], tree=RULED, files={"rules": "-d^[^/]\n+f^passwd$\n-f\n"}, ends=0,
+    ),
 ]  # fmt: skip
 
 
@@ -215,11 +218,12 @@ OPTIONS = [
     ),
     Scenario(
         "many paths", f"{DIRECT} --only-initialsync", [f". {MANY}"], tree="for n in $(seq 0 299); do : > n$n; done",
-        ends=0, runs=2,
+        ends=0, runs=2, original=False,  # It crashes now and then.
     ),
     Scenario(
-        "one-file-system", f"{DIRECT} --one-file-system", [". a mnt", "mnt/direct"],
+        "one-file-system", f"{DIRECT} --one-file-system", [". a mnt", ""],
         ["touch mnt/direct mnt/sub/below"], MOUNT, needs_root=True, after="umount -l mnt",
+        differs=[Differs("what lies directly in a mount point", 1, theirs="mnt/direct")],
     ),
     Scenario(
         "all file systems", DIRECT, [". a mnt mnt/in mnt/sub mnt/sub/deep", "mnt/direct mnt/sub/below"],

@@ -61,6 +61,8 @@ class Collector:
         """For mode simple: each is told at once, on its own."""
         self.whole: deque[Entry] = deque()
         """Directories that are told at once, each by a recursive call."""
+        self.is_starting = True
+        """Directories that are there at the start are watched where they are walked, whatever ``m`` rules say."""
         self._tree = tree
         self._walked = walked
         self._is_own = is_own
@@ -85,7 +87,7 @@ class Collector:
 
     def ignores(self, path: RelPath, is_dir: bool) -> bool:  # noqa: FBT001  # as ports.Place has it
         """Whether nothing below this directory is to be watched."""
-        return is_dir and not (self.rules.walks(path) and self.rules.monitors(path))
+        return is_dir and not (self.rules.walks(path) and (self.is_starting or self.rules.monitors(path)))
 
     def change(self, settings: Settings) -> None:
         """Other settings hold from now on."""

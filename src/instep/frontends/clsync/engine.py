@@ -66,6 +66,8 @@ def _why_not(settings: Settings, rules: Rules, spec: MirrorSpec) -> str:
         return "the handler is not rsync"
     if settings.engine is EngineChoice.NATIVE and settings.destination_is_remote:
         return "the native engine only serves directories of this machine"
+    if settings.rsync_prefer_include:
+        return "with rsync-prefer-include rsync deletes nothing"
     if settings.dont_unlink_lists:
         return "the lists are to be kept"
     if is_to_be_confined(settings):
@@ -118,13 +120,6 @@ class EngineRuns:
 
     def change(self, settings: Settings) -> None:
         """Nothing that can be set later matters to an engine."""
-
-    def environment(self, *, iteration: int | None, status: str) -> dict[bytes, bytes]:
-        """What hooks find in theirs."""
-        told = {b"CLSYNC_STATUS": status.encode()}
-        if iteration is not None:
-            told[b"CLSYNC_ITERATION"] = b"%d" % iteration
-        return told
 
     def of(
         self,

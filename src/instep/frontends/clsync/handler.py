@@ -10,6 +10,7 @@ signal has failed (clsync takes that for success), and so has one that took too 
 from __future__ import annotations
 
 import enum
+import errno
 import math
 import signal
 from collections import deque
@@ -26,7 +27,7 @@ from instep.frontends.clsync.files import State
 from instep.frontends.clsync.output import Say
 from instep.frontends.clsync.queues import Delays, Queue, overlap
 from instep.frontends.clsync.rules import Rules
-from instep.frontends.clsync.runs import Excluded, Part
+from instep.frontends.clsync.runs import Excluded, Part, environment_of
 from instep.frontends.clsync.settings import Mode, Settings, Threading
 from instep.frontends.clsync.tree import Tree
 from instep.model import EventReport, Interrupt, Program, ProgramEnd, RelPath, Work
@@ -82,9 +83,6 @@ class MakesRuns(Protocol):
 
     def change(self, settings: Settings) -> None:
         """Other settings hold for the runs to come."""
-
-    def environment(self, *, iteration: int | None, status: str) -> dict[bytes, bytes]:
-        """What handlers and hooks find in theirs."""
 
     def of(
         self, entries: Sequence[Entry], excluded: Sequence[Excluded] = (), *, iteration: int | None, status: str
@@ -189,6 +187,7 @@ class ClsyncHandler:
         """Everything is being watched: the initial sync is due."""
         settings = self.settings
         self._now_s = now_s
+        self.collector.is_starting = False
         self._around.ready()
         self.collector.queues.ran(now_s)
         if settings.skip_initialsync:
@@ -480,13 +479,12 @@ class ClsyncHandler:
             if entry.recursive and entry.new is ObjectType.DIRECTORY and not entry.absolute
             for found in self.collector.excluded(entry.path)
         ]
-        counted = self.settings.threading is Threading.OFF
-        parts = self._runs.of(
-            entries,
-            excluded,
-            iteration=self.iteration if counted else None,
-            status=self.status.value,
-        )
+        iteration = self.iteration if self.settings.threading is Threading.OFF else None
+        try:
+            parts = self._runs.of(entries, excluded, iteration=iteration, status=self.status.value)
+        except OSError as error:
+            self._cannot_list(entries, error)
+            return None
         if not parts:
             return None
         self._number += 1
@@ -501,7 +499,7 @@ class ClsyncHandler:
         self._number += 1
         program = Program(
             (path, self.settings.label),
-            environment=self._runs.environment(iteration=self.iteration, status=self.status.value),
+            environment=environment_of(iteration=self.iteration, status=self.status.value),
             directory=self.settings.watch_dir,
         )
         run = Run(self._number, Kind.HOOK, [], deque([Part(program, ())]), self._now_s)
@@ -566,8 +564,18 @@ class ClsyncHandler:
         say.error(
             f"The handler failed: {what} ({attempt}). Giving up: see --retries, --ignore-exitcode, --ignore-failures."
         )
-        single = run.kind is Kind.SINGLE or self._runs.tells_singly
+        single = self._runs.tells_singly and not run.entries[0].absolute
         self.exit_status = TIMED_OUT if end.timed_out else SINGLE_FAILED if single else (end.status & 0xFF) or 1
+
+    def _cannot_list(self, entries: list[Entry], error: OSError) -> None:
+        """There is no place for lists, so there is no run."""
+        self._announce(State.SYNCHANDLER_ERROR)
+        self._around.say.error("The lists of a run cannot be made", error.errno or errno.EIO)
+        if self.settings.ignore_failures:
+            self._failures += 1
+            self._put_back(entries, pause_s=backoff_s(self._failures))
+        else:
+            self.exit_status = error.errno or errno.EIO
 
     def _left(self, run: Run) -> list[Entry]:
         """What the parts that are not done were to tell."""

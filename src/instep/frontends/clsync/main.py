@@ -100,6 +100,8 @@ def main(argv: Sequence[str] | None, *, run: Run, detach: Detach, reader: Reader
         detach: goes into the background; see ``daemon.background``.
     """
     words = [os.fsencode(word) for word in (sys.argv[1:] if argv is None else argv)]
+    for name in (b"CLSYNC_STATUS", b"CLSYNC_ITERATION"):
+        os.environb.pop(name, None)  # of another clsync that runs this one
     say = Say()
     take_over(say)
     try:

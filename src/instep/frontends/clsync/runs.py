@@ -38,6 +38,14 @@ class Part(NamedTuple):
     entries: Sequence[Entry]
 
 
+def environment_of(*, iteration: int | None, status: str) -> dict[bytes, bytes]:
+    """What handlers and hooks find in theirs. ``iteration`` None: it has no meaning, as runs overlap."""
+    told = {b"CLSYNC_STATUS": status.encode()}
+    if iteration is not None:
+        told[b"CLSYNC_ITERATION"] = b"%d" % iteration
+    return told
+
+
 class Runs:
     """Makes runs from entries. No file is made here: they are described, and made when the part is carried out."""
 
@@ -80,13 +88,6 @@ class Runs:
         )
         """Each path has a program of its own."""
 
-    def environment(self, *, iteration: int | None, status: str) -> dict[bytes, bytes]:
-        """What handlers and hooks find in theirs. ``iteration`` None: it has no meaning, as runs overlap."""
-        told = {b"CLSYNC_STATUS": status.encode()}
-        if iteration is not None:
-            told[b"CLSYNC_ITERATION"] = b"%d" % iteration
-        return told
-
     def of(
         self, entries: Sequence[Entry], excluded: Sequence[Excluded] = (), *, iteration: int | None, status: str
     ) -> list[Part]:
@@ -95,13 +96,13 @@ class Runs:
         Args:
             entries: what is to be told; each path once.
             excluded: for rsync's lists: what is left alone below entries that stand for a whole directory.
-            iteration: see ``environment``.
+            iteration: see ``environment_of``.
             status: what was last announced.
 
         Raises:
             OSError: a directory for list files cannot be made.
         """
-        environment = self.environment(iteration=iteration, status=status)
+        environment = environment_of(iteration=iteration, status=status)
         settings = self._settings
         if settings.mode.calls:
             return list(self._calls(entries, excluded, environment)) if entries else []
