@@ -97,9 +97,12 @@ def _run_task(task: Task) -> int:
     from instep.daemon.control import ControlServer  # noqa: PLC0415  # as above
     from instep.daemon.run import Habits, run_units  # noqa: PLC0415
     from instep.daemon.served import Served  # noqa: PLC0415
+    from instep.daemon.sight import OwnSight  # noqa: PLC0415
     from instep.daemon.workshop import Workshop  # noqa: PLC0415
+    from instep.engines.command.signals import clean_for_programs  # noqa: PLC0415
     from instep.linux.sdnotify import Notifier  # noqa: PLC0415
 
+    clean_for_programs()
     notifier = Notifier.take(os.environ)
     umask = os.umask(0)
     os.umask(umask)
@@ -122,23 +125,34 @@ def _run_task(task: Task) -> int:
             server = ControlServer(task.socket.path, lambda: task.converse(poke))
             stack.callback(server.close)
             server.open(mode=task.socket.mode, owner=task.socket.owner)
+        helper = None
+        if confining is not None and confining.plan.split is not None:
+            from instep.daemon.privileged.client import start_helper  # noqa: PLC0415
+
+            helper = start_helper(confining, task.handler.place, reload=task.reread)
         launcher = None if confining is None else confining.lower()
-        task.confined(None)
+        task.confined(helper)
 
         def ready() -> None:
+            if helper is not None:
+                helper.reload()  # What is watched from now on is decided as here.
             if confining is not None:
                 confining.seal()
             notifier.ready("following")
 
         def make(umask: int) -> Sequence[Served]:
             nonlocal unit
-            workshop = Workshop(umask=umask, launcher=launcher, module=module, engine=_engine_of(task, umask))
-            unit = Served(task.handler, workshop, server=server, ready=ready)
+            engine = _engine_of(task, umask)
+            workshop = Workshop(umask=umask, launcher=launcher, helper=helper, module=module, engine=engine)
+            see = OwnSight if helper is None else lambda _: helper.sight()
+            unit = Served(task.handler, workshop, server=server, see=see, ready=ready)
             return [unit]
 
         def signalled(number: int) -> None:
             if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
                 notifier.stopping()
+            if number == signal.SIGHUP and helper is not None:
+                helper.reload()
             task.handler.signalled(number, time.monotonic())
             poke()
 

@@ -43,7 +43,7 @@ def test_each_kind_of_work_has_its_place() -> None:
 
     async def run() -> None:
         workshop = module.workshop = Workshop(umask=0o022, module=module, engine=engine)
-        await workshop.open()
+        await workshop.open(lambda: None)
         assert (await workshop.run(1, batch)).status == 4
         assert (await workshop.run(2, call)).status == 3
         assert (await workshop.run(3, Program((b"sh", b"-c", b"exit 5")))).status == 5

@@ -8,13 +8,12 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
-from instep.daemon.build import build_event_monitor
+from instep.daemon.sight import OwnSight, Sight
 from instep.daemon.workshop import Workshop
 from instep.linux.inotify import IN_CREATE
-from instep.linux.openat import open_directory
 from instep.logs import fields
 from instep.model import ROOT, Batch, Call, EventReport, Interrupt, Program, RelPath, Report, Scope
-from instep.ports import Handler, Monitor, Place
+from instep.ports import Handler, Place
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ class Handled:
         handler: Handler,
         workshop: Workshop,
         *,
-        build: Callable[[Place], Monitor] = build_event_monitor,
+        see: Callable[[Place], Sight] = OwnSight,
         ready: Callable[[], None] | None = None,
     ) -> None:
         """Neither is started here.
@@ -40,15 +39,15 @@ class Handled:
         Args:
             handler: what decides.
             workshop: where work is done.
-            build: what makes the monitor of a place.
+            see: how a place is watched and looked at.
             ready: called when everything is watched.
         """
         self._handler = handler
         self._workshop = workshop
-        self._build = build
+        self._see = see
         self._ready = ready
-        self._monitors: list[Monitor] = []
-        self._roots: list[int] = []
+        self._sights: list[Sight] = []
+        self._readers: list[int] = []
         self._armed: set[int] = set()
         self._running: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -68,14 +67,14 @@ class Handled:
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         try:
-            await self._workshop.open()
+            await self._workshop.open(lambda: self._finish(1))
             for place in self._handler.places:
-                monitor = self._build(place)
-                self._monitors.append(monitor)
-                monitor.start()
-                self._roots.append(os.open(place.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            for number, monitor in enumerate(self._monitors):
-                loop.add_reader(monitor.fileno(), self._turn, number)
+                sight = self._see(place)
+                self._sights.append(sight)
+                sight.open()
+            for number, sight in enumerate(self._sights):
+                self._readers.append(sight.monitor.fileno())
+                loop.add_reader(self._readers[-1], self._turn, number)
             if self._ready is not None:
                 self._ready()
             self._handler.started(self._clock())
@@ -100,7 +99,7 @@ class Handled:
 
     def crashed(self) -> None:
         """An event may have been dropped half-way."""
-        for number in range(len(self._monitors)):
+        for number in range(len(self._sights)):
             self._handler.lost(number, self._clock())
         self._act()
 
@@ -125,11 +124,10 @@ class Handled:
         for timer in (self._timer, self._gathering):
             if timer is not None:
                 timer.cancel()
-        for monitor in self._monitors:
-            loop.remove_reader(monitor.fileno())
-            monitor.close()
-        while self._roots:
-            os.close(self._roots.pop())
+        while self._readers:
+            loop.remove_reader(self._readers.pop())
+        while self._sights:
+            self._sights.pop().close()
         for task in self._running:
             task.cancel()
 
@@ -150,7 +148,7 @@ class Handled:
         self._act()
 
     def _read(self, number: int) -> None:
-        monitor = self._monitors[number]
+        monitor = self._sights[number].monitor
         for _ in range(READS_PER_TURN_MAX):
             reports = monitor.read()
             for report in reports:
@@ -175,19 +173,14 @@ class Handled:
                 self._handler.note(number, found, now_s)
 
     def _is_there(self, number: int) -> bool:
-        """Whether the place still is the directory that is watched; an unmounted one is empty, and must not count."""
-        root = self._handler.places[number].root
-        mine = os.fstat(self._roots[number])
-        try:
-            now = os.stat(root)
-        except OSError:
-            now = None
-        if now is not None and (now.st_dev, now.st_ino) == (mine.st_dev, mine.st_ino):
+        if self._sights[number].is_there():
             return True
         log.error(
             "source-away",
             extra=fields(
-                source=root, now="nothing is run for it any more", fix="mount or restore it, then send SIGHUP"
+                source=self._handler.places[number].root,
+                now="nothing is run for it any more",
+                fix="mount or restore it, then send SIGHUP",
             ),
         )
         return False
@@ -198,18 +191,9 @@ class Handled:
         todo = [report.path]
         while todo:
             here = todo.pop()
-            try:
-                fd = open_directory(self._roots[number], here)
-            except OSError:
-                continue  # Gone meanwhile: that is an event of its own.
-            try:
-                with os.scandir(fd) as entries:
-                    found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
-            finally:
-                os.close(fd)
             below = []
-            for name, is_dir in found:
-                path = RelPath(os.path.join(here, os.fsencode(name)))
+            for name, is_dir in self._sights[number].listed(here):
+                path = RelPath(os.path.join(here, name))
                 event = EventReport(path, Scope.ENTRY, is_dir=is_dir)
                 event.mask = IN_CREATE
                 yield event
@@ -224,10 +208,10 @@ class Handled:
         if self._ended is None or self._ended.done():
             return
         handler = self._handler
-        for number in range(len(self._roots)):
+        for number in range(len(self._sights)):
             self._read(number)
         now_s = self._clock()
-        for number, work in handler.due(now_s, drained=all(monitor.drained for monitor in self._monitors)):
+        for number, work in handler.due(now_s, drained=all(sight.monitor.drained for sight in self._sights)):
             if isinstance(work, Interrupt):
                 self._workshop.interrupt(work)
             else:
@@ -240,7 +224,7 @@ class Handled:
             self._sleep(now_s)
 
     def _sleep(self, now_s: float) -> None:
-        wakes = [wake_s + now_s for monitor in self._monitors if (wake_s := monitor.wake_s()) is not None]
+        wakes = [wake_s + now_s for sight in self._sights if (wake_s := sight.monitor.wake_s()) is not None]
         wake_s = self._handler.wake_s()
         if wake_s is not None:
             wakes.append(wake_s)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from instep.daemon.build import build_event_monitor
 from instep.daemon.control import ControlServer
 from instep.daemon.handled import Handled
+from instep.daemon.sight import OwnSight, Sight
 from instep.daemon.workshop import Workshop
-from instep.ports import Handler, Monitor, Place
+from instep.ports import Handler, Place
 
 
 class Served(Handled):
@@ -20,7 +20,7 @@ class Served(Handled):
         workshop: Workshop,
         *,
         server: ControlServer | None,
-        build: Callable[[Place], Monitor] = build_event_monitor,
+        see: Callable[[Place], Sight] = OwnSight,
         ready: Callable[[], None] | None = None,
     ) -> None:
         """Nothing is started.
@@ -29,10 +29,10 @@ class Served(Handled):
             handler: see ``Handled``.
             workshop: as above.
             server: open already; None: nobody may talk to it.
-            build: as above.
+            see: as above.
             ready: as above.
         """
-        super().__init__(handler, workshop, build=build, ready=ready)
+        super().__init__(handler, workshop, see=see, ready=ready)
         self._server = server
 
     async def run(self) -> int:

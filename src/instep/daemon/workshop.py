@@ -13,12 +13,22 @@ from instep.model import Batch, Call, Interrupt, Program, ProgramEnd
 
 
 class Programs(Protocol):
-    """Runs programs: here, or by a helper that has the rights."""
+    """Runs programs."""
 
     async def __call__(
         self, program: Program, *, umask: int, started: Callable[[Interruption], None] | None = None
     ) -> ProgramEnd:
         """Run one to its end; ``started`` is given what sends signals to it and to all that it started."""
+
+
+class Helper(Programs, Protocol):
+    """Runs them with rights that this process has not."""
+
+    async def open(self, gone: Callable[[], None]) -> None:
+        """Get ready; ``gone`` is called when it ends by itself."""
+
+    async def close(self) -> None:
+        """Let it end."""
 
 
 class Module(Protocol):
@@ -56,7 +66,7 @@ class Workshop:
         *,
         umask: int,
         launcher: Launcher | None = None,
-        programs: Programs | None = None,
+        helper: Helper | None = None,
         module: Module | None = None,
         engine: Brings | None = None,
     ) -> None:
@@ -65,12 +75,13 @@ class Workshop:
         Args:
             umask: what programs get.
             launcher: what starts programs for this process; None: it does so itself.
-            programs: what runs them instead of this process.
+            helper: what runs programs instead of this process.
             module: for a handler that asks for calls.
             engine: for one that asks for batches.
         """
         self._umask = umask
-        self._programs: Programs = programs or functools.partial(run_program, launcher=launcher)
+        self._helper = helper
+        self._programs: Programs = helper or functools.partial(run_program, launcher=launcher)
         self._module = module
         self._engine = engine
         self._interruptions: dict[int, Interruption] = {}
@@ -80,12 +91,14 @@ class Workshop:
         """How many programs run."""
         return len(self._interruptions)
 
-    async def open(self) -> None:
-        """Get ready.
+    async def open(self, gone: Callable[[], None]) -> None:
+        """Get ready; ``gone`` is called when nothing can be done any more.
 
         Raises:
             OperatorError: the module cannot be used.
         """
+        if self._helper is not None:
+            await self._helper.open(gone)
         if self._module is not None:
             await self._module.open()
 
@@ -115,3 +128,5 @@ class Workshop:
             await self._module.close()
         if self._engine is not None:
             await self._engine.close()
+        if self._helper is not None:
+            await self._helper.close()

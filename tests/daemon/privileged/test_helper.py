@@ -66,7 +66,7 @@ def test_what_happens_and_what_is_there_is_seen_through_the_helper(watched: Path
             print(client.look(b"").st_mode & 0o777 == 0o700 and client.is_there())
             print(sorted(client.listed(b"")), client.listed(b"d"))
             print(client.listed(b"link"), client.listed(b"d/file"))
-            monitor = client.monitor()
+            monitor = client.sight().monitor
             monitor.start()
             seen = asyncio.Event()
             asyncio.get_running_loop().add_reader(monitor.fileno(), seen.set)
@@ -212,7 +212,7 @@ def test_secure_splitting_as_a_whole_still_serves(watched: Path) -> None:
         async def main(client, gone):
             tried(os.fork)
             tried(os.open, "/dev/full", os.O_RDONLY)
-            monitor = client.monitor()
+            monitor = client.sight().monitor
             monitor.start()
             asyncio.get_running_loop().add_reader(monitor.fileno(), lambda: None)
             while not monitor.drained:
@@ -237,7 +237,7 @@ def test_rules_are_read_again_in_the_helper(watched: Path) -> None:
         async def main(client, gone):
             client.reload()
             print(ignored)
-            monitor = client.monitor()
+            monitor = client.sight().monitor
             monitor.start()
             while not monitor.drained:
                 monitor.read()
@@ -272,7 +272,7 @@ def test_why_a_tree_cannot_be_watched_is_told_to_the_daemon(watched: Path, tmp_p
         async def main(client, gone):
             await client(Program((b"mv", watched, watched + b".away")), umask=0)
             try:
-                client.monitor().start()
+                client.sight().monitor.start()
             except SourceError as error:
                 print(error.code)
             print(client.look(b"d").st_nlink, client.is_there())  # what it looks at is the same directory still

@@ -149,9 +149,9 @@ class PrivilegedClient:
         """Have the helper read again what decides what is watched; raises as ``look``."""
         self._ask("reload")
 
-    def monitor(self) -> Monitor:
-        """What the helper watches."""
-        return RemoteMonitor(self._ask)
+    def sight(self) -> RemoteSight:
+        """The place as the helper sees it."""
+        return RemoteSight(self, RemoteMonitor(self._ask))
 
     # ---- programs ----
 
@@ -244,6 +244,23 @@ class PrivilegedClient:
             if not begun:
                 raise EOFError
         return protocol.decode(protocol.receive(self._asks, ANSWER_BYTES_MAX, begun=begun))
+
+
+class RemoteSight:
+    """A place (``daemon.sight.Sight``) with the helper's eyes."""
+
+    def __init__(self, client: PrivilegedClient, monitor: RemoteMonitor) -> None:
+        self.monitor: Monitor = monitor
+        self.is_there = client.is_there
+        self.listed = client.listed
+
+    def open(self) -> None:
+        """Have the helper watch; raises as ``RemoteMonitor.start``."""
+        self.monitor.start()
+
+    def close(self) -> None:
+        """Have it watch no more."""
+        self.monitor.close()
 
 
 class RemoteMonitor:

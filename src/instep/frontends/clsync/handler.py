@@ -13,8 +13,7 @@ import enum
 import errno
 import math
 import signal
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -27,10 +26,11 @@ from instep.frontends.clsync.files import State
 from instep.frontends.clsync.output import Say
 from instep.frontends.clsync.queues import Delays, Queue, overlap
 from instep.frontends.clsync.rules import Rules
+from instep.frontends.clsync.running import Kind, Run, Running
 from instep.frontends.clsync.runs import Excluded, Part, environment_of
 from instep.frontends.clsync.settings import Mode, Settings, Threading
 from instep.frontends.clsync.tree import Tree
-from instep.model import EventReport, Interrupt, Program, ProgramEnd, RelPath, Work
+from instep.model import EventReport, Program, ProgramEnd, RelPath, Work
 from instep.ports import Place
 
 STANDBY_S: Final = 1.0
@@ -38,8 +38,6 @@ STANDBY_S: Final = 1.0
 DRAIN_S: Final = 0.01
 LAST_LOOK_S: Final = 1.0
 """So long the last run waits for the kernel's queue to be empty; a busy writer may never let it be."""
-PATIENCE_S: Final = 5.0
-"""How long a handler that was asked to end may take before it is killed. Guessed."""
 LAST_RUN_S: Final = 30.0
 """How long the last run may take after TERM, before it is ended as well. Guessed: systemd waits for 90 s in all."""
 AT_ONCE_MAX: Final = 64
@@ -65,15 +63,6 @@ class Phase(enum.Enum):
     GONE = enum.auto()
 
 
-class Kind(enum.Enum):
-    """What a run is for."""
-
-    EVENTS = enum.auto()
-    INITIAL = enum.auto()
-    SINGLE = enum.auto()
-    HOOK = enum.auto()
-
-
 class MakesRuns(Protocol):
     """Says what one run is; ``runs.Runs``, or ``engine.EngineRuns``."""
 
@@ -88,29 +77,6 @@ class MakesRuns(Protocol):
         self, entries: Sequence[Entry], excluded: Sequence[Excluded] = (), *, iteration: int | None, status: str
     ) -> list[Part]:
         """The parts of a run, to be carried out one after the other. OSError: its lists cannot be made."""
-
-
-@dataclass(slots=True)
-class Run:
-    """Work under way, or waiting for another try."""
-
-    number: int
-    kind: Kind
-    entries: list[Entry]
-    parts: deque[Part]
-    began_s: float
-    tries: int = 0
-    again_s: float = math.inf
-    """When the next try is; infinity while one is under way."""
-    interrupted: bool = False
-    last: bool = False
-    """There is no time for more tries than this one."""
-
-    @property
-    def command(self) -> Sequence[bytes]:
-        """The words of the program; none for what is no program."""
-        work = self.parts[0].work if self.parts else None
-        return work.argv if isinstance(work, Program) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +113,7 @@ class ClsyncHandler:
         self.iteration = 0
         self.status = State.STARTING
         self.collector = Collector(settings, rules, surroundings.tree, walked=self._walked, is_own=surroundings.is_own)
-        self.running: dict[int, Run] = {}
+        self.running = Running()
         self._around = surroundings
         self._runs = runs
         self._phase = Phase.FOLLOWING
@@ -157,13 +123,11 @@ class ClsyncHandler:
         self._deaf = False
         """What happens now is not told any more."""
         self._initial_done = False
-        self._interrupts: list[tuple[float, int, int]] = []  # when, which run, signal
         self._last_s = math.inf
         self._standby_s = -math.inf
         self._again: list[tuple[float, Entry]] = []
         self._failures = 0
         self._walks = 0
-        self._number = 0
         self._now_s = 0.0
         self._wake_s = math.inf
 
@@ -175,13 +139,16 @@ class ClsyncHandler:
     # ---- what is watched ----
 
     @property
+    def place(self) -> Place:
+        """The watched directory."""
+        settings = self.settings
+        stays = settings.one_file_system or settings.exclude_mount_points
+        return Place(settings.watch_dir, self.collector.ignores, stays)
+
+    @property
     def places(self) -> Sequence[Place]:
         """The watched directory; none when there is only the initial sync."""
-        settings = self.settings
-        if settings.only_initialsync:
-            return ()
-        stays = settings.one_file_system or settings.exclude_mount_points
-        return (Place(settings.watch_dir, self.collector.ignores, stays),)
+        return () if self.settings.only_initialsync else (self.place,)
 
     def started(self, now_s: float) -> None:
         """Everything is being watched: the initial sync is due."""
@@ -286,14 +253,15 @@ class ClsyncHandler:
     def _end(self, number: int) -> None:
         """Ask what runs to end, tell what waits, and leave. The second time: kill it, and leave at once."""
         if self._phase.value >= Phase.FLUSHING.value:
-            for run in self.running.values():
-                run.interrupted = run.last = True
-                self._interrupts.append((self._now_s, run.number, signal.SIGKILL))
+            self.running.kill(self._now_s)
             self._phase, self._deaf = Phase.LEAVING, True
             self._forget()
             return
-        for run in self.running.values():
-            self._interrupt_later(run, self._now_s, number)
+        for run in self.running:
+            if run.again_s == math.inf:
+                self.running.interrupt(run, self._now_s, number)
+            else:
+                self.running.interrupt(run, self._now_s + LAST_RUN_S, number)  # It gets one more try.
         self._hurries = True
         self._announce(State.TERMINATING)
         self._go(Phase.FLUSHING)
@@ -304,16 +272,9 @@ class ClsyncHandler:
         """What is to be done now."""
         self._now_s = now_s
         self._wake_s = math.inf
-        out: list[tuple[int, Work]] = []
-        self._interrupt(out)
-        for run in list(self.running.values()):
-            if run.again_s <= now_s:
-                out.append(self._start(run))
-            else:
-                self._wake(run.again_s)
-        while self.exit_status is None and (begun := self._next(drained=drained)) is not None:
-            out.append(self._start(begun))
-        return out
+        while self.exit_status is None and self._next(drained=drained) is not None:
+            pass
+        return self.running.due(now_s)
 
     def finished(self, number: int, end: ProgramEnd, now_s: float) -> None:
         """One part of a run has ended."""
@@ -321,56 +282,30 @@ class ClsyncHandler:
         run = self.running[number]
         if run.kind is Kind.HOOK:
             self._over(run)
-        elif run.interrupted:
-            self._over(run)
-            if run.last:
-                self._around.say.warning(f"Not synced, as the last run was ended: {len(run.entries)} paths.")
-            else:
-                self._put_back(run.entries, pause_s=0.0)
         elif self._is_good(end):
             run.parts.popleft()
             run.tries = 0
-            if run.parts:
+            if run.parts and not run.interrupted:
                 run.again_s = now_s
-                return
-            if self.status is State.SYNCHANDLER_ERROR:
-                self._announce(State.RUNNING)
-            self._failures = 0
-            self._succeeded(run)
+            elif run.parts:
+                self._broken_off(run)
+            else:
+                self._succeeded(run)
+        elif run.interrupted:
+            self._broken_off(run)
         else:
             self._failed(run, end)
 
     def wake_s(self) -> float | None:
         """When to be asked again."""
-        return None if self._wake_s == math.inf else self._wake_s
+        at_s = min(self._wake_s, self.running.wake_s())
+        return None if at_s == math.inf else at_s
 
     def _wake(self, at_s: float) -> None:
         self._wake_s = min(self._wake_s, at_s)
 
-    def _interrupt_later(self, run: Run, at_s: float, number: int) -> None:
-        self._interrupts.append((at_s, run.number, number))
-        self._interrupts.append((at_s + PATIENCE_S, run.number, signal.SIGKILL))
-        self._wake(at_s)
-
-    def _interrupt(self, out: list[tuple[int, Work]]) -> None:
-        later = []
-        for at_s, number, signum in self._interrupts:
-            if number not in self.running:
-                continue
-            if at_s <= self._now_s:
-                self.running[number].interrupted = True
-                out.append((number, Interrupt(number, signum)))
-            else:
-                later.append((at_s, number, signum))
-                self._wake(at_s)
-        self._interrupts = later
-
-    def _start(self, run: Run) -> tuple[int, Work]:
-        run.again_s = math.inf
-        return run.number, run.parts[0].work
-
     def _next(self, *, drained: bool) -> Run | None:
-        """The next run to begin; None when there is none now."""
+        """Begin the next run; None when there is none now."""
         threading = self.settings.threading
         if self.running and (threading is Threading.OFF or len(self.running) >= AT_ONCE_MAX):
             return None
@@ -417,7 +352,7 @@ class ClsyncHandler:
             # What comes later than this is not told any more; what an interrupted run gave back is.
             self._deaf = True
             if self._is_held():
-                self._around.say.warning(f"Not synced, as the standby file is there: {len(self.collector)} paths.")
+                self._leave_behind(len(self.collector), "the standby file is there")
                 self._forget()
             run = self._collected(everything=True)
             if run is None:
@@ -450,8 +385,9 @@ class ClsyncHandler:
             self._with_hook = hook
             if phase is not Phase.EMPTYING:
                 self._last_s = self._now_s + LAST_LOOK_S
+                self._leave_behind(len(self._again), "it failed before")
                 self._again.clear()
-                for run in self.running.values():
+                for run in self.running:
                     run.last = self.settings.retries == 0 or run.again_s < math.inf
                     if run.again_s < math.inf:
                         run.again_s = self._now_s
@@ -460,7 +396,7 @@ class ClsyncHandler:
         """A run with what waits; None when nothing does."""
         collector = self.collector
         if collector.whole:
-            return self._begin(Kind.INITIAL, [collector.whole.popleft()])
+            return self._begin(Kind.EVENTS, [collector.whole.popleft()])
         if collector.singles:
             entry = self._free_single()
             return None if entry is None else self._begin(Kind.SINGLE, [entry])
@@ -470,7 +406,7 @@ class ClsyncHandler:
         if not entries:
             return None
         queues.ran(self._now_s)
-        return self._begin(Kind.EVENTS if self._initial_done else Kind.INITIAL, entries)
+        return self._begin(Kind.EVENTS, entries)
 
     def _begin(self, kind: Kind, entries: list[Entry]) -> Run | None:
         excluded = [
@@ -487,24 +423,19 @@ class ClsyncHandler:
             return None
         if not parts:
             return None
-        self._number += 1
-        run = Run(self._number, kind, entries, deque(parts), self._now_s)
+        run = self.running.begin(kind, entries, parts, self._now_s)
         run.last = self._hurries or (self.settings.retries == 0 and self._phase.value >= Phase.FLUSHING.value)
         if self._hurries:
-            self._interrupt_later(run, self._now_s + LAST_RUN_S, signal.SIGTERM)
-        self.running[run.number] = run
+            self.running.interrupt(run, self._now_s + LAST_RUN_S, signal.SIGTERM)
         return run
 
     def _hook(self, path: bytes) -> Run:
-        self._number += 1
         program = Program(
             (path, self.settings.label),
             environment=environment_of(iteration=self.iteration, status=self.status.value),
             directory=self.settings.watch_dir,
         )
-        run = Run(self._number, Kind.HOOK, [], deque([Part(program, ())]), self._now_s)
-        self.running[run.number] = run
-        return run
+        return self.running.begin(Kind.HOOK, [], [Part(program, ())], self._now_s)
 
     # ---- ends of runs ----
 
@@ -517,12 +448,15 @@ class ClsyncHandler:
 
     def _succeeded(self, run: Run) -> None:
         self._over(run)
+        self._failures = 0
         if run.kind is not Kind.SINGLE:
             self.iteration += 1
         elif not self.collector.singles and not self.running:
             self.iteration += self._walks
             self._walks = 0
         self._settled()
+        if self.status is State.SYNCHANDLER_ERROR:
+            self._announce(State.RUNNING if self._initial_done else State.INITSYNC)
 
     def _settled(self) -> None:
         """A run has come to an end: maybe it was the last of the initial sync."""
@@ -531,6 +465,18 @@ class ClsyncHandler:
             self._initial_done = True
         if self._initial_done and self.status not in (State.TERMINATING, State.EXITING, State.SYNCHANDLER_ERROR):
             self._announce(State.RUNNING)
+
+    def _broken_off(self, run: Run) -> None:
+        """It was interrupted: what it has not told is told by the last run, unless it was that."""
+        self._over(run)
+        if run.last:
+            self._leave_behind(len(run.left), "the last run was ended")
+        else:
+            self._put_back(run.left, pause_s=0.0)
+
+    def _leave_behind(self, count: int, why: str) -> None:
+        if count:
+            self._around.say.warning(f"Not synced, as {why}: {count} paths.")
 
     def _failed(self, run: Run, end: ProgramEnd) -> None:
         settings, say = self.settings, self._around.say
@@ -554,7 +500,7 @@ class ClsyncHandler:
             self._failures += 1
             pause_s = max(float(settings.delay_sync_s), backoff_s(self._failures))
             left = set(end.failed)
-            entries = [entry for entry in run.entries if entry.path in left] if left else self._left(run)
+            entries = [entry for entry in run.entries if entry.path in left] if left else run.left
             say.error(
                 f"The handler failed: {what} ({attempt}); {len(entries)} paths wait {pause_s:.0f} s for another run."
             )
@@ -577,13 +523,8 @@ class ClsyncHandler:
         else:
             self.exit_status = error.errno or errno.EIO
 
-    def _left(self, run: Run) -> list[Entry]:
-        """What the parts that are not done were to tell."""
-        covered = {entry.path for part in run.parts for entry in part.entries}
-        return [entry for entry in run.entries if entry.path in covered]
-
     def _over(self, run: Run) -> None:
-        del self.running[run.number]
+        self.running.over(run)
         self.collector.queues.release()
 
     def _put_back(self, entries: Iterable[Entry], *, pause_s: float) -> None:
@@ -633,21 +574,17 @@ class ClsyncHandler:
         """Those that no run under way has; the others wait for its end."""
         if self.settings.threading is not Threading.SAFE or not self.running:
             return entries
-        busy = overlap(entries, {entry.path: entry for entry in self._busy()})
+        busy = overlap(entries, {entry.path: entry for entry in self.running.entries()})
         for entry in entries:
             if entry.path in busy:
                 self.collector.queues.add(Queue.LOCKWAIT, entry, self._now_s)
         return [entry for entry in entries if entry.path not in busy]
 
-    def _busy(self) -> Iterator[Entry]:
-        for run in self.running.values():
-            yield from run.entries
-
     def _free_single(self) -> Entry | None:
         singles = self.collector.singles
         if self.settings.threading is not Threading.SAFE or not self.running:
             return singles.popleft()
-        busy = {entry.path for entry in self._busy()}
+        busy = {entry.path for entry in self.running.entries()}
         for entry in singles:
             if entry.path not in busy:
                 singles.remove(entry)

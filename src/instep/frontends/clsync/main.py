@@ -77,6 +77,8 @@ class Task:
     confined: Callable[[Tree | None], None]
     """To be called once the process has given up its rights, with how it then looks at the watched directory; None: by
     itself. OperatorError, OSError: with what is left it cannot go on."""
+    reread: Callable[[], None]
+    """Has a copy of the handler, in a helper, decide by the rules as they are now what is watched."""
     signals: tuple[int, ...]
     """To be given to the handler."""
     socket: Socket | None
@@ -176,7 +178,7 @@ class _Session:
         rules = self._rules(settings)
         spec = mirror(settings, rules)
         plan = self._plan(started, by_engine=spec is not None)
-        owner = None if plan is None or plan.split is not None else (plan.identity.user, plan.identity.group)
+        owner = None if plan is None else (plan.identity.user, plan.identity.group)
         found = complaints(settings, writer=started.user if owner is None else owner[0])
         if found:
             raise Refused(found)
@@ -247,6 +249,11 @@ class _Session:
             mode = 0o777 & ~_umask() if settings.socket_mode is None else settings.socket_mode
             socket = Socket(settings.socket, mode, settings.socket_owner or owner)
 
+        def reread() -> None:
+            handler.collector.is_starting = False
+            with contextlib.suppress(OperatorError):  # It is said by the daemon.
+                handler.collector.rules = self._rules(settings)
+
         def confined(reached: Tree | None) -> None:
             lists.check()
             if reached is None:
@@ -261,6 +268,7 @@ class _Session:
             module_spec(settings) if settings.mode.calls else None,
             plan,
             confined,
+            reread,
             tuple({*SIGNALS, *settings.custom_signals}),
             socket,
             lambda poke: Session(Commands(handler, self._say, poke)),
@@ -355,7 +363,7 @@ def write_dump(handler: ClsyncHandler, path: bytes) -> None:
     """Show what waits and what runs; OSError: the directory is there already, or cannot be made."""
     side_by_side = handler.settings.threading is not Threading.OFF
     now_s, wall_s = time.monotonic(), time.time()
-    runs = list(handler.running.values())
+    runs = list(handler.running)
     picture = dump.Picture(
         handler.status.value,
         handler.waiting(),

@@ -6,9 +6,11 @@ a name without them stands as it is, whatever else is in it; in any other these,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
-_WILD = (b"*", b"?", b"[")
+_WILD = re.compile(rb"[*?\[]")
+_ESCAPED = re.compile(rb"[*?\[\\]")
 
 
 def include_list(names: Iterable[tuple[bytes, bool]]) -> list[bytes]:
@@ -19,6 +21,7 @@ def include_list(names: Iterable[tuple[bytes, bool]]) -> list[bytes]:
             directory is meant as well, because it was deleted.
     """
     found: dict[bytes, None] = {}
+    walked: set[bytes] = set()
     for path, everything in names:
         if everything and path.endswith(b"/"):
             found[_escaped(path, wild=True) + b"***"] = None
@@ -26,15 +29,16 @@ def include_list(names: Iterable[tuple[bytes, bool]]) -> list[bytes]:
             found[_escaped(path)] = None
         at = len(path) if everything and path.endswith(b"/") else path.rfind(b"/", 0, len(path) - 1) + 1
         while at > 0:
-            found[_escaped(path[:at])] = None
+            above = path[:at]
+            if above in walked:
+                break  # So are all above it.
+            walked.add(above)
+            found[_escaped(above)] = None
             at = path.rfind(b"/", 0, at - 1) + 1
     return list(found)
 
 
 def _escaped(path: bytes, *, wild: bool = False) -> bytes:
-    if not wild and not any(each in path for each in _WILD):
+    if not wild and _WILD.search(path) is None:
         return path
-    out = path.replace(b"\\", b"\\\\")
-    for each in _WILD:
-        out = out.replace(each, b"\\" + each)
-    return out
+    return _ESCAPED.sub(rb"\\\g<0>", path)

@@ -126,4 +126,10 @@ def _write(stream: TextIO, line: str) -> None:
 def _safe(text: bytes) -> str:
     """What a terminal may be given: names come from strangers. Line ends and tabs stay."""
     decoded = text.decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() or char in "\n\t" else f"\\x{ord(char):02x}" for char in decoded)
+    if decoded.isprintable():
+        return decoded
+    return "\n".join(line if line.isprintable() else _safe_line(line) for line in decoded.split("\n"))
+
+
+def _safe_line(line: str) -> str:
+    return "".join(char if char.isprintable() or char == "\t" else f"\\x{ord(char):02x}" for char in line)

@@ -13,6 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 
+CHAINS_MAX = 20_000
+"""Directories whose way up is remembered; past it they are forgotten, all at once. A few megabytes (guessed)."""
+
+
 class Kind(enum.Enum):
     """What an entry stands for; the values are what configurations see."""
 
@@ -146,6 +150,7 @@ class Queue:
         self._at: dict[bytes, Kept] = {}
         self._strong: dict[bytes, Kept] = {}  # of _at those that relate to what is no move, where nothing collapses
         self._below: dict[bytes, Kept] = {}
+        self._chains: dict[bytes, tuple[bytes, ...]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -349,22 +354,21 @@ class Queue:
                 yield exact[path]
             if path.endswith(b"/") and path in self._below:
                 yield self._below[path]
-            for above in _above(path):
+            for above in self._above(path):
                 if above in self._at:
                     yield self._at[above]
 
     def _index(self, entry: Entry) -> None:
-        number = entry.number
-        if entry.kind in (Kind.INIT, Kind.BLANKET):
-            self._barriers[number] = entry
-        if entry.kind in (Kind.INIT, Kind.BLANKET, Kind.FULL):
+        if not entry.path or entry.kind is Kind.FULL:  # only what stands for no path has none
+            if entry.kind is not Kind.FULL:
+                self._barriers[entry.number] = entry
             return
         for path in entry.paths:
-            self._at.setdefault(path, {})[number] = entry
-            if path.endswith(b"/") or entry.kind in (Kind.DELETE, Kind.MOVE):
-                self._strong.setdefault(path, {})[number] = entry
-            for above in _above(path):
-                self._below.setdefault(above, {})[number] = entry
+            _keep(self._at, path, entry)
+            if path.endswith(b"/") or entry.kind is Kind.DELETE or entry.kind is Kind.MOVE:
+                _keep(self._strong, path, entry)
+            for above in self._above(path):
+                _keep(self._below, above, entry)
 
     def _unindex(self, entry: Entry) -> None:
         number = entry.number
@@ -372,16 +376,26 @@ class Queue:
         for path in entry.paths:
             _drop(self._at, path, number)
             _drop(self._strong, path, number)
-            for above in _above(path):
+            for above in self._above(path):
                 _drop(self._below, above, number)
 
+    def _above(self, path: bytes) -> tuple[bytes, ...]:
+        """The directories that hold a path, but the root; what many paths have in common is worked out once."""
+        parent = path[: path.rfind(b"/", 0, len(path) - 1) + 1]
+        chain = self._chains.get(parent)
+        if chain is None:
+            if len(self._chains) >= CHAINS_MAX:
+                self._chains.clear()
+            chain = self._chains[parent] = () if len(parent) <= 1 else (parent, *self._above(parent))
+        return chain
 
-def _above(path: bytes) -> Iterator[bytes]:
-    """The directories that hold a path, but the root."""
-    at = path.rfind(b"/", 0, len(path) - 1)
-    while at > 0:
-        yield path[: at + 1]
-        at = path.rfind(b"/", 0, at)
+
+def _keep(index: dict[bytes, Kept], path: bytes, entry: Entry) -> None:
+    kept = index.get(path)
+    if kept is None:
+        index[path] = {entry.number: entry}
+    else:
+        kept[entry.number] = entry
 
 
 def _drop(index: dict[bytes, Kept], path: bytes, number: int) -> None:

@@ -331,10 +331,10 @@ end
 function rsync.action(inlet)
 	local config = inlet.getConfig()
 	local limit = config.batchSizeLimit
-	local list = inlet.getEvents(function(event)
+	local list = not limit and core.all_changes(inlet, false) or inlet.getEvents(function(event)
 		if is_whole(event) then
 			return false
-		elseif not limit or event.etype == "Delete" or event.etype == "Move" or event.isdir then
+		elseif event.etype == "Delete" or event.etype == "Move" or event.isdir then
 			return true
 		end
 		return core.size(event.sourcePath) <= limit
@@ -441,12 +441,7 @@ function rsyncssh.action(inlet)
 			from .. ";", "exit", NOT_MOVED .. ";", "}")
 		return
 	end
-	local list = inlet.getEvents(function(each)
-		if each.etype == "Move" then
-			return "break"
-		end
-		return not is_whole(each)
-	end)
+	local list = core.all_changes(inlet, true)
 	if list.size() > 0 then
 		rsync_list(config, list)
 	else

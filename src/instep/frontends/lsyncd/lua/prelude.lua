@@ -270,7 +270,7 @@ local Event = {
 local function event_of(sync, ident)
 	local known = objects[ident]
 	if not known then
-		local is_move = core.field(ident, "etype") == "Move"
+		local is_move = core.hold(ident)
 		known = { setmetatable({ [Hidden] = { ident = ident, handle = ident, sync = sync, side = is_move and "Fr" or nil } }, Event) }
 		if is_move then
 			-- The destination is the same entry, looked at from its other end.
@@ -411,9 +411,11 @@ function inlet_functions.createFullEvent(sync, path)
 	return event_of(sync, core.special(sync.number, "Full", path or "/"))
 end
 
+local sync_of = setmetatable({}, { __mode = "k" })  -- by inlet
+
 local function make_inlet(sync)
 	local bound = {}
-	return setmetatable({}, {
+	local inlet = setmetatable({}, {
 		__index = function(_, name)
 			local known = inlet_functions[name]
 			if not known then
@@ -428,6 +430,15 @@ local function make_inlet(sync)
 			return bound[name]
 		end,
 	})
+	sync_of[inlet] = sync
+	return inlet
+end
+
+-- For the defaults: what getEvents answers for a test that takes all changes, up to the first move if so asked; without
+-- a call for each of them.
+function core.all_changes(inlet, until_move)
+	local sync = sync_of[inlet]
+	return setmetatable({ [Hidden] = { idents = core.changes(sync.number, until_move), sync = sync } }, List)
 end
 
 -- For the defaults: the list for rsync, and the destination of a move as something new.

@@ -1,0 +1,79 @@
+"""A place as a handler's driver sees it: its monitor, and what is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Protocol
+
+from instep.daemon.build import build_event_monitor
+from instep.linux.openat import open_directory
+from instep.model import RelPath
+from instep.ports import Monitor, Place
+
+
+class Sight(Protocol):
+    """One place; here, or with the eyes of a helper that has the rights."""
+
+    monitor: Monitor
+
+    def open(self) -> None:
+        """Begin to watch.
+
+        Raises:
+            OperatorError: it cannot be watched.
+        """
+
+    def is_there(self) -> bool:
+        """Whether the place still is the directory that is watched; an unmounted one is empty, and must not count."""
+
+    def listed(self, path: RelPath) -> Sequence[tuple[bytes, bool]]:
+        """The names in a directory, in order, each with whether it is a directory; none where it cannot be read."""
+
+    def close(self) -> None:
+        """Watch no more; may be called twice."""
+
+
+class OwnSight:
+    """With the rights of this process."""
+
+    def __init__(self, place: Place) -> None:
+        """Nothing is opened."""
+        self.monitor = build_event_monitor(place)
+        self._path = place.root
+        self._root = -1
+
+    def open(self) -> None:
+        """See ``Sight``."""
+        self.monitor.start()
+        self._root = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def is_there(self) -> bool:
+        """As above."""
+        mine = os.fstat(self._root)
+        try:
+            now = os.stat(self._path)
+        except OSError:
+            return False
+        return (now.st_dev, now.st_ino) == (mine.st_dev, mine.st_ino)
+
+    def listed(self, path: RelPath) -> Sequence[tuple[bytes, bool]]:
+        """As above."""
+        try:
+            fd = open_directory(self._root, path)
+        except OSError:
+            return ()
+        try:
+            with os.scandir(fd) as entries:
+                return sorted((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries)
+        except OSError:
+            return ()
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """As above."""
+        self.monitor.close()
+        if self._root >= 0:
+            os.close(self._root)
+            self._root = -1
