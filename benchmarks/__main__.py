@@ -19,6 +19,7 @@ from benchmarks import (
     bulk,
     by_rsync,
     dropin,
+    dropin_lsyncd,
     fanout,
     far_bulk,
     far_live,
@@ -35,7 +36,10 @@ from benchmarks.cpu import cpu_meter
 from benchmarks.places import places
 from benchmarks.table import Line, as_json, brief, markdown, show
 
-_MODULES = (latency, bulk, big, storm, flood, by_rsync, starting, restarting, fanout, rest, dropin, far_live, far_bulk)
+_MODULES = (
+    *(latency, bulk, big, storm, flood, by_rsync, starting, restarting, fanout, rest, dropin, dropin_lsyncd),
+    *(far_live, far_bulk),
+)
 """Imported for the rows that they register."""
 
 

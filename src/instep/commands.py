@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from instep.ports import Handler
+from instep.ports import Observer
 from instep.spec import MirrorSpec, ModuleKind
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ def lsyncd(argv: Sequence[str] | None = None) -> int:
     return main(argv, run=_run_handler, detach=_detach)
 
 
-def _run_handler(handler: Handler, mirrors: Sequence[MirrorSpec], *, told: Callable[[int], None]) -> tuple[int, int]:
-    from instep.daemon.handled import Handled  # noqa: PLC0415  # as above
-    from instep.daemon.kept import KeptMirror  # noqa: PLC0415
+def _run_handler(handler: Observer, mirrors: Sequence[MirrorSpec], *, told: Callable[[int], None]) -> tuple[int, int]:
+    from instep.daemon.kept import KeptMirror  # noqa: PLC0415  # as above
+    from instep.daemon.observed import Observed  # noqa: PLC0415
     from instep.daemon.run import Habits, run_units  # noqa: PLC0415
     from instep.daemon.supervisor import Unit  # noqa: PLC0415
     from instep.daemon.workshop import Workshop  # noqa: PLC0415
@@ -56,7 +56,7 @@ def _run_handler(handler: Handler, mirrors: Sequence[MirrorSpec], *, told: Calla
     def make(umask: int) -> Sequence[Unit]:
         units: list[Unit] = [KeptMirror(spec, umask=umask) for spec in mirrors]
         if handler.places or not units:
-            units.append(Handled(handler, Workshop(umask=umask)))
+            units.append(Observed(handler, Workshop(umask=umask)))
         return units
 
     # A configuration with functions of its own has no mirrors beside it: what they write gets the user's umask.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from instep.model import (
     Batch,
@@ -109,6 +109,14 @@ class Engine(Protocol):
         """Stop helpers and let go of the target; a running ``sync`` is cancelled first by the caller."""
 
 
+@runtime_checkable
+class Attentive(Protocol):
+    """An engine that notices by itself, also when it has nothing to do, that its target went away."""
+
+    lost: Callable[[str], None] | None
+    """Called with the reason, in the loop's thread, at most once after each ``open``; set before the first one."""
+
+
 class Verifier(Protocol):
     """Compares one target with the source by looking at both, changes nothing, and takes care to be no burden.
 
@@ -211,3 +219,17 @@ class Handler(Protocol):
 
     def log_status(self) -> None:
         """Say how things are."""
+
+
+class Observer(Handler, Protocol):
+    """A handler with descriptors of its own."""
+
+    @property
+    def observed(self) -> Mapping[int, tuple[bool, bool]]:
+        """Which are of interest now: whether for reading, whether for writing. Looked at after every other call."""
+
+    def ready(self, fd: int, *, writable: bool) -> None:
+        """A descriptor can be read, or written."""
+
+    def unwatchable(self, fd: int, reason: str) -> None:
+        """A descriptor cannot be watched; it is not to be asked for again."""

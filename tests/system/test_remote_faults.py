@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -205,6 +206,26 @@ def test_what_serves_us_over_there_is_killed(start: Start, sshd: Sshd, source: P
                 continue
         (source / "d0/f0").write_text(f"round {round_}")
         daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("engine", ["auto", "remote"])
+def test_a_connection_that_ends_while_nothing_happens_is_opened_again(
+    start: Start, sshd: Sshd, source: Path, target: Path, engine: str
+) -> None:
+    fill(source)
+    daemon = start(*ssh_options(sshd), source, f"there:{target}", f"--engine={engine}")
+    daemon.wait_following()
+    daemon.wait_equal(source, target)
+    for pid in sshd.sessions():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, 9)
+    # Nothing changes meanwhile.
+    assert "connection" in str(daemon.wait_event("target-away")["reason"])
+    assert daemon.wait_event("target-back")["compared_anew"] is False
+    (source / "d0/f0").write_text("changed")
+    daemon.wait_equal(source, target)
+    assert len(daemon.events("target-away")) == 1
     assert daemon.stop() == 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from instep.engines.remote.connection import NoPython
 from instep.logs import fields
 from instep.model import Batch, Change, Landmarks, Outcome
-from instep.ports import Engine
+from instep.ports import Attentive, Engine
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,16 @@ class FarEngine:
         self._engine = agent
         self._otherwise = otherwise
         self._decided = False
+
+    @property
+    def lost(self) -> Callable[[str], None] | None:
+        """Who is told when the connection ends by itself; only the agent's engine keeps one."""
+        return self._engine.lost if isinstance(self._engine, Attentive) else None
+
+    @lost.setter
+    def lost(self, told: Callable[[str], None] | None) -> None:
+        if isinstance(self._engine, Attentive):
+            self._engine.lost = told
 
     @property
     def serving(self) -> Engine:

@@ -54,6 +54,7 @@ class Handled:
         self._gathering: asyncio.TimerHandle | None = None
         self._ended: asyncio.Future[int] | None = None
         self._stopping = False
+        self._just_made = False
         self._clock = time.monotonic
 
     # ---- life ----
@@ -138,10 +139,14 @@ class Handled:
     # ---- events in ----
 
     def _turn(self, number: int) -> None:
-        """Take in what has come; act a moment later, for a file is usually made and written in one go."""
+        """Take in what has come, and act; a moment later where a file was just made, for it is written in one go."""
         self._read(number)
-        if self._gathering is None:
+        if self._gathering is not None:
+            return
+        if self._just_made:
             self._gathering = asyncio.get_running_loop().call_later(GATHER_S, self._gathered)
+        else:
+            self._act()
 
     def _gathered(self) -> None:
         self._gathering = None
@@ -159,6 +164,7 @@ class Handled:
     def _note(self, number: int, report: Report) -> None:
         now_s = self._clock()
         if isinstance(report, EventReport):
+            self._just_made = bool(report.mask & IN_CREATE) and not report.is_dir
             if self._handler.note(number, report, now_s):
                 for found in self._found(number, report):
                     self._handler.note(number, found, now_s)

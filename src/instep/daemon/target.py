@@ -17,7 +17,7 @@ from instep.daemon.deletions import DeletionGuard
 from instep.errors import TargetAway, TargetError
 from instep.logs import fields
 from instep.model import ROOT, Batch, Change, Deletions, Outcome, RelPath, Scope
-from instep.ports import Engine
+from instep.ports import Attentive, Engine
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +126,8 @@ class Target:
         self._full_tries = 0
         self._full_until_s = 0.0
         self._kicking = False
+        if isinstance(engine, Attentive):
+            engine.lost = self._lost
 
     # -- state --------------------------------------------------------------------------------------------------
 
@@ -465,6 +467,11 @@ class Target:
         return merged
 
     # -- a target in trouble --------------------------------------------------------------------------------------
+
+    def _lost(self, why: str) -> None:
+        """The engine noticed it by itself: opened again now, it need not wait for the next change."""
+        if self.state in (State.READY, State.FULL):
+            self._went_away(why)
 
     def _went_away(self, why: str) -> None:
         if self.state is State.AWAY:

@@ -7,6 +7,9 @@ starts afterwards inherit it, save the signal at the parent's death, which a cha
 from __future__ import annotations
 
 import ctypes
+import os
+import sys
+from collections.abc import Sequence
 
 from instep.linux.libc import failure, libc
 
@@ -15,6 +18,12 @@ PR_CAPBSET_DROP = 24
 PR_SET_KEEPCAPS = 8
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
+
+_ENDS_WITH_PARENT = (
+    b"import ctypes, os, sys\n"
+    b"ctypes.CDLL(None).prctl(1, 15, 0, 0, 0)\n"
+    b"if os.getppid() == int(sys.argv[1]): os.execvp(sys.argv[2], sys.argv[2:])\n"
+)
 
 
 def prctl(option: int, *values: int) -> int:
@@ -38,3 +47,11 @@ def no_new_privileges() -> None:
 def die_with_parent(signal: int) -> None:
     """Get this signal when the thread that forked this process ends. Look at ``os.getppid`` after: it may have."""
     prctl(PR_SET_PDEATHSIG, signal)
+
+
+def ending_with_us(words: Sequence[bytes]) -> tuple[bytes, ...]:
+    """The words of a program that gets SIGTERM when this process ends, whatever ends it.
+
+    The setting outlives execve(2), not fork(2), so a Python of its own makes it and becomes the program.
+    """
+    return (os.fsencode(sys.executable), b"-I", b"-S", b"-c", _ENDS_WITH_PARENT, b"%d" % os.getpid(), *words)

@@ -165,6 +165,29 @@ def test_a_stopped_agent_is_found_dead(tmp_path: Path, monkeypatch: pytest.Monke
         assert "no answer" in outcome.away
 
 
+def test_an_agent_that_falls_silent_while_nothing_is_asked_of_it_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "DEAD_S", 1.0)
+    monkeypatch.setattr(connection, "BEAT_S", 0.2)
+    said: list[str] = []
+    rig = Rig(os.fsencode(tmp_path))
+    rig.engine.lost = said.append
+    with rig:
+        pid = pid_of(rig)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            rig.run(until(lambda: bool(said), "the engine noticed"))
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert "no answer" in said[0]
+        assert rig.run(rig.engine.open())
+        write(rig.s(b"a"), b"a")
+        rig.clean(rig.bring(b"a"))
+    assert len(said) == 1  # Whoever closes it is not told.
+
+
 def test_a_slow_reader_does_not_fill_our_memory(rig: Rig) -> None:
     for i in range(60):
         write(rig.s(b"f%d" % i), bytes(400_000))

@@ -107,10 +107,11 @@ def test_unless_not_all_of_them_counts(given: dict[str, Any]) -> None:
     assert {path: told[3] for path, told in rig.told().items()} == {"n": False, "n/f": False}
 
 
-def test_a_directory_that_is_gone_again() -> None:
-    rig = Rig()
+@pytest.mark.parametrize("mode", [Mode.SHELL, Mode.RSYNCSHELL])
+def test_a_directory_that_is_gone_again_is_told_by_its_events_alone(mode: Mode) -> None:
+    rig = Rig(mode)
     rig.collector.appeared(RelPath(b"n"), 1.0)
-    assert rig.told() == {"n": (1073743360, DIRECTORY, ABSENT, False)}
+    assert rig.told() == {}
 
 
 def test_recursive_calls() -> None:

@@ -13,7 +13,7 @@ from instep.errors import UsageError
 from instep.frontends.clsync.rules import Rules
 from instep.frontends.clsync.settings import Mode, Settings, Threading
 from instep.linux.inotify import IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_MODIFY, IN_MOVED_FROM, IN_MOVED_TO
-from instep.model import ProgramEnd, RelPath
+from instep.model import Program, ProgramEnd, RelPath
 from tests.frontends.clsync.simulation import PretendedTree, Simulation, settings
 
 FOLLOWED: dict[str, Any] = {"skip_initialsync": True}
@@ -151,6 +151,18 @@ def test_tries_pause_for_delay_sync() -> None:
     assert Simulation(given, ends=failing(9, ProgramEnd(7))).run(until_s=60) == pytest.approx([0, 3, 6], abs=0.01)
     for_ever = Simulation(replace(given, retries=0), ends=failing(10_000, ProgramEnd(7)))
     assert len(for_ever.run(until_s=300)) == 101
+
+
+def test_further_tries_are_told_the_state() -> None:
+    told = []
+    ends = failing(1, ProgramEnd(1))
+
+    def end(program: Program) -> ProgramEnd:
+        told.append(program.environment.get(b"CLSYNC_STATUS"))
+        return ends(program)
+
+    Simulation(settings(**QUICK, retries=3), ends=end).run(until_s=60)
+    assert told == [None, b"synchandler error"]
 
 
 def test_ignored_failures_are_told_again_later() -> None:

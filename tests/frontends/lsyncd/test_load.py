@@ -167,8 +167,12 @@ def test_computed_words(lua: Lua, options: str, expected: list[object]) -> None:
         ("settings{ inotifyMode='Foo' } sync{ default.rsync, source='@/s', target='t' }", "'Foo' not a valid inotfiyMode"),
         ("settings{ logfacility='zz' } sync{ default.rsync, source='@/s', target='t' }", "Logging facility 'zz' unknown"),
         ("settings{ nodaemon=true }", "Nothing to watch!"),
-        ("sync{ default.rsync, source='@/s', target='t', crontab={'0 * * * * *'} }", 'c.lua:1: Parameter "crontab" is not'),
-        ("observefd(1)", "c.lua:1: Watching file descriptors is not possible here."),
+        ("sync{ default.rsync, source='@/s', target='t', crontab={'0 * *'} }", 'c.lua:1: "0 . ." has not the six fields'),
+        ("sync{ default.rsync, source='@/s', target='t', crontab={'99 * * * * *'} }", 'c.lua:1: "99" is no second'),
+        ("sync{ default.rsync, source='@/s', target='t', tunnel={} }", "c.lua:1: .*tunnel. must be made by tunnel"),
+        ("tunnel{ mode='pool' }", 'c.lua:1: tunnel needs a "command"'),
+        ("tunnel{ command='ssh', parralel=2 }", 'c.lua:1: Parameter "tunnel.parralel" unknown'),
+        ("observefd('x')", "c.lua:1: observefd needs a file descriptor"),
     ],
 )  # fmt: skip
 def test_what_is_refused(lua: Lua, text: str, said: str) -> None:

@@ -38,14 +38,15 @@ LIFE_MASKS = """
 1073742080:n *:n/m *:n/m/f *:tmp
 """
 LIFE_RSYNC = """
-+/w +/c +/l2 +/s +/p +/a +/d/b +/d +/mvd/*** +/stay/mvd/*** +/stay +/out/*** +/in/*** +/rd/*** +/n/*** +/tmp/***
++/w +/c +/l2 +/s +/p +/a +/d/b +/d +/mvd/*** +/mvd +/stay/mvd/*** +/stay +/out/*** +/out +/in/*** +/rd/*** +/rd +/n/***
++/tmp/*** +/tmp
 """
 MOVED_OUT = Differs(
     "mask of a moved directory: MOVE_SELF only where it is known to be inside", 1,
     ours="1073741888:out", theirs="1073743936:out",
 )  # fmt: skip
 WHOLE = Differs(
-    "B-24", 1, ours="+/mvd/*** +/out/*** +/rd/***", theirs="+/mvd +/out +/rd +/rd/x +/rd/x/y +/rd/z"
+    "B-24", 1, ours="+/mvd/*** +/out/*** +/rd/*** +/tmp", theirs="+/rd/x +/rd/x/y +/rd/z"
 )
 RSYNCSHELL = "(rsynclist,test,LIST,EXCLIST)"
 RSYNCDIRECT = (

@@ -32,7 +32,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAGIC = b"\0instep-agent\0"
 BOOT = b"instep-boot-01 %08x\n"
 """What stands before the packed source of this module; who runs it already skips so many bytes."""
@@ -53,34 +53,46 @@ RESULT = struct.Struct("<IBI")
 ATTRIBUTES = struct.Struct("<IIIqqI")
 """mode, uid, gid, atime in ns, mtime in ns, length of the xattrs that follow."""
 HELLO_BODY = struct.Struct("<HBBIII")
-"""protocol, whether root, whether xxhash is there, process, MB/s of sha256, MB/s of blake2b."""
+"""protocol, whether root, abilities, process, MB/s of sha256, MB/s of blake2b."""
 OPEN_BODY = struct.Struct("<HBBHB8s")
 """protocol, flags, what to keep, umask, algorithm, key of the digests; the path follows."""
 OPENED_BODY = struct.Struct("<QQqq")
 """device, inode and time of birth in ns of the root, the clock in ns."""
-LISTED = struct.Struct("<HIIIQqqQIH")
-"""lengths and lstat of one entry: name length, mode, uid, gid, size, mtime, ctime, rdev, nlink, length of what
+LISTED = struct.Struct("<HIIIQqqQIQH")
+"""lengths and lstat of one entry: name length, mode, uid, gid, size, mtime, ctime, rdev, nlink, inode, length of what
 follows the name: a link's text, or a digest of xattrs."""
 RECORD = struct.Struct("<IIIQq")
 MOVED = struct.Struct("<HIQq")
 STREAM = struct.Struct("<IQ")
 BEGUN = struct.Struct("<BQ")
+"""What the target has of a large file, and its size."""
+STRETCH = struct.Struct("<QQ")
+"""Offset and length."""
+SUMMED = struct.Struct("<Q")
+"""How many bytes were there; their digest follows."""
 SIGNED_BODY = struct.Struct("<QBH")
 """Number of the first block, whether these are the last, errno; digests follow."""
 
-COMPRESSED = 0x80
+COMPRESSED, ZSTD = 0x80, 0x40
+"""In a frame's kind: its body is packed, by zlib or zstd."""
+HAS_XXHASH, HAS_ZSTD = 1, 2
+"""Abilities."""
 OPEN, BATCH, PING, SYNC = 1, 2, 3, 4
 HELLO, OPENED, ACK, PART, PONG, SIGNED, REFUSED = 32, 33, 34, 35, 36, 37, 38
 
 CD, PUT, SELF, MKDIR, SYMLINK, NODE, DELETE, MOVE, LINK, META, VERIFY, CHECK = range(1, 13)
-BEGIN, DATA, HOLE, END, ABORT = range(13, 18)
+BEGIN, DATA, HOLE, END, ABORT, LOOK, SUM = range(13, 20)
 
 # Flags of OPEN, of what to keep, and of operations.
 MAY_MAKE_ROOT, MAY_DELETE, PROTECTED, DRY = 1, 2, 4, 8
 KEEP_OWNER, KEEP_MODE, KEEP_TIMES, KEEP_XATTRS, KEEP_ACLS, KEEP_SPARSE = 1, 2, 4, 8, 16, 32
 SPARSE, LINKED = 1, 2
+"""LINKED: of a file, it has several names; of CHECK, list the directory as well if it holds such a file."""
 RECURSIVE = HIDDEN = 1
 SIGN, INPLACE, SIGN_ONLY = 1, 2, 4
+NOTHING_THERE, SIGNED_SOON, AS_LEFT = range(3)
+"""What BEGIN finds. SIGNED_SOON: something that gets signed. AS_LEFT: the very file that END was told of last; it needs
+no digests, and one SIGNED frame without any tells when it may END."""
 
 OK, FAILED, WANTED, LISTING, NO_DIRECTORY, OCCUPIED = range(6)
 """Statuses of a result. FAILED: errno and a place follow. WANTED: the content has to be sent. NO_DIRECTORY: so much of
@@ -252,13 +264,51 @@ def speed(algorithm: int) -> int:
     return int(BLOCK / 1e6 / best)
 
 
-def has_xxhash() -> bool:
-    """Whether the xxhash package is here."""
+def abilities() -> int:
+    """What is here that not every Python brings along."""
+    return HAS_XXHASH * _is_here("xxhash") | HAS_ZSTD * (_is_here("compression.zstd") or _is_here("zstandard"))
+
+
+def _is_here(package: str) -> bool:
     try:
-        import xxhash  # type: ignore[import-not-found,unused-ignore]  # noqa: F401, PLC0415
+        __import__(package)
     except ImportError:
         return False
     return True
+
+
+def packer() -> Callable[[bytes], bytes]:
+    """What packs a body by zstd; ImportError where that is not here."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd  # noqa: PLC0415  # only where both ends have it
+
+        return lambda body: zstd.compress(body, level=1)
+    import zstandard  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+
+    return zstandard.ZstdCompressor(level=1).compress  # type: ignore[no-any-return,unused-ignore]
+
+
+def unpack_zstd(body: bytes) -> bytes:
+    """The counterpart of ``packer``; never more than a frame may hold."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd  # noqa: PLC0415  # as above
+
+        wrong: Any = zstd.ZstdError
+        stream = zstd.ZstdDecompressor()
+        unpack = lambda: stream.decompress(body, FRAME_MAX + 1)  # noqa: E731
+    else:
+        import zstandard  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+
+        wrong = zstandard.ZstdError
+        reader = zstandard.ZstdDecompressor(max_window_size=1 << 23).stream_reader(body)
+        unpack = lambda: reader.read(FRAME_MAX + 1)  # noqa: E731
+    try:
+        plain: bytes = unpack()
+    except wrong as error:
+        raise ProtocolError("not compressed as it should be") from error
+    if len(plain) > FRAME_MAX:
+        raise ProtocolError("more than a frame may hold")
+    return plain
 
 
 def wanted_xattr(name: str, keep: int, *, is_root: bool) -> bool:
@@ -307,6 +357,7 @@ class Entry(NamedTuple):
     st_ctime_ns: int
     st_rdev: int
     st_nlink: int
+    st_ino: int
     extra: bytes
 
 
@@ -332,19 +383,28 @@ class Survey(NamedTuple):
         """The entries as they are listed."""
         extras = self.extras
         return {
-            os.fsencode(name): Entry(
-                info.st_mode,
-                info.st_uid,
-                info.st_gid,
-                info.st_size,
-                info.st_mtime_ns,
-                info.st_ctime_ns,
-                info.st_rdev if info.st_mode & 0o170000 in (stat.S_IFCHR, stat.S_IFBLK) else 0,
-                info.st_nlink,
-                extras.get(name, b""),
-            )
-            for name, info in self.infos.items()
+            os.fsencode(name): entry_of(info, extras.get(name, b"")) for name, info in self.infos.items()
         }
+
+    def has_links(self) -> bool:
+        """Whether any of its files has several names."""
+        return any(info.st_nlink > 1 and stat.S_ISREG(info.st_mode) for info in self.infos.values())
+
+
+def entry_of(info: os.stat_result, extra: bytes) -> Entry:
+    """What is told of one entry."""
+    return Entry(
+        info.st_mode,
+        info.st_uid,
+        info.st_gid,
+        info.st_size,
+        info.st_mtime_ns,
+        info.st_ctime_ns,
+        info.st_rdev if info.st_mode & 0o170000 in (stat.S_IFCHR, stat.S_IFBLK) else 0,
+        info.st_nlink,
+        info.st_ino,
+        extra,
+    )
 
 
 def survey(
@@ -427,7 +487,7 @@ def survey(
     for name in sorted(extras):
         encoded = os.fsencode(name)
         digest.update(struct.pack("<II", len(encoded), len(extras[name])) + encoded + extras[name])
-    own = Entry(own_info.st_mode, own_info.st_uid, own_info.st_gid, 0, own_info.st_mtime_ns, 0, 0, 0, own_extra)
+    own = Entry(own_info.st_mode, own_info.st_uid, own_info.st_gid, 0, own_info.st_mtime_ns, 0, 0, 0, 0, own_extra)
     return Survey(own, infos, extras, below, digest.digest(), newest, oldest)
 
 
@@ -580,6 +640,7 @@ class Writer:
         self.root = root
         self.may_delete = bool(flags & MAY_DELETE)
         self.protected = bool(flags & PROTECTED)
+        self.is_dry = bool(flags & DRY)
         self.keep = keep
         self.umask = umask
         self.uid = os.geteuid()
@@ -1143,7 +1204,7 @@ class Writer:
             encoded = os.fsencode(name)
             if not encoded.endswith(TEMPORARY_SUFFIX):
                 return False
-            if self.is_stale(encoded, info):
+            if not self.is_dry and self.is_stale(encoded, info):
                 stale.append((encoded, info))
             return True
 
@@ -1160,6 +1221,36 @@ class Writer:
                 self._sweep(fd, name, info)
             os.utime(fd, ns=(times.st_atime_ns, times.st_mtime_ns))
         return found
+
+    def look(self, name: bytes) -> bytes:
+        """One name of the current directory, or that itself, as a listing has it; nothing when it is not there."""
+        if not name:
+            status = os.fstat(self.cwd)
+            where: Any = self.cwd
+        else:
+            try:
+                status = os.stat(name, dir_fd=self.cwd, follow_symlinks=False)
+            except FileNotFoundError:
+                return b""
+            where = f"/proc/self/fd/{self.cwd}/{os.fsdecode(name)}"
+        extra = os.readlink(name, dir_fd=self.cwd) if stat.S_ISLNK(status.st_mode) else b""
+        if self.looks_at_xattrs:
+            xattrs = xattrs_of(where, self.keep, is_root=self.is_root)
+            extra += xattrs_digest(pack_xattrs(xattrs)) if xattrs else b""
+        return pack_listed(b"", entry_of(status, extra))
+
+    def sum(self, name: bytes, offset: int, length: int, digest: Callable[[Any], bytes]) -> bytes:
+        """The digest of a stretch of a file, and how much of it there is."""
+        if length > FRAME_MAX or offset >= 1 << 62:
+            raise ProtocolError("too long a stretch")
+        fd = os.open(name, READ, dir_fd=self.cwd)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise Refused(errno.ESTALE)
+            data = os.pread(fd, length, offset)
+        finally:
+            os.close(fd)
+        return SUMMED.pack(len(data)) + digest(data)
 
     def _sweep(self, fd: int, name: bytes, status: os.stat_result) -> None:
         held, self.cwd = self.cwd, fd
@@ -1179,6 +1270,12 @@ def _holds(fd: int, data: memoryview) -> bool:
     return os.pread(fd, len(data) + 1, 0) == data
 
 
+def token_of(info: os.stat_result) -> bytes:
+    """Tells an unchanged file from any other."""
+    identity = struct.pack("<QQQqq", info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+    return hashlib.blake2b(identity, digest_size=DIGEST).digest()
+
+
 class Stream:
     """A large file on its way: what is there already, and the file that it becomes."""
 
@@ -1195,6 +1292,10 @@ class Stream:
         self.temporary = b""
         self.copies = False
         """Signed blocks are to be copied over as well."""
+        self.as_left = False
+        """Nothing needs to be signed: our side knows its digests."""
+        self.sent: set[int] = set()
+        """Blocks that came before it was their turn to be copied over."""
         self.sparse = False
         """What is zero in them is to stay a hole."""
         self.failed = 0
@@ -1223,20 +1324,23 @@ class Streams:
         self._zeros = bytes(BLOCK)
 
     def begin(self, number: int, parent: bytes, name: bytes, flags: int, rest: memoryview) -> bytes:
-        """Open what the target has of it; payload: whether there is something to sign, and its size."""
-        if len(rest) != STREAM.size + DIGEST - 4 or number in self.streams or len(self.streams) >= 64:
+        """Open what the target has of it; payload: what there is to sign, and its size."""
+        if len(rest) != 8 + 2 * DIGEST or number in self.streams or len(self.streams) >= 64:
             raise ProtocolError("no stream")
         size = struct.unpack_from("<Q", rest)[0]
         stream = Stream(number, parent, name, size, flags)
         try:
-            self._open(stream, partial_name(name, bytes(rest[8:])))
+            self._open(stream, partial_name(name, bytes(rest[8 : 8 + DIGEST])))
+            if stream.old >= 0 and not flags & SIGN_ONLY and token_of(os.fstat(stream.old)) == rest[8 + DIGEST :]:
+                stream.as_left = True
         except BaseException:
             stream.close()
             raise
         self.streams[number] = stream
-        if stream.old >= 0:
-            self.signing.append(stream)
-        return BEGUN.pack(stream.old >= 0, stream.old_size)
+        if stream.old < 0:
+            return BEGUN.pack(NOTHING_THERE, 0)
+        self.signing.append(stream)
+        return BEGUN.pack(AS_LEFT if stream.as_left else SIGNED_SOON, stream.old_size)
 
     def _open(self, stream: Stream, partial: bytes) -> None:
         cwd, name = self.writer.cwd, stream.name
@@ -1303,6 +1407,8 @@ class Streams:
         """Sign some blocks of the first file in the queue; the body of a SIGNED frame, for ``stepped``."""
         stream = self.signing.pop(0)
         self.stepped = stream.number
+        if stream.as_left:
+            return self._copy(stream)
         digests = []
         first = stream.offset // BLOCK
         done = False
@@ -1330,6 +1436,31 @@ class Streams:
             self.signing.append(stream)
         return SIGNED_BODY.pack(first, done, 0) + b"".join(digests)
 
+    def _copy(self, stream: Stream) -> bytes:
+        """Copy some blocks over that were not sent; the last time says so, before that it says nothing."""
+        try:
+            stop = min(stream.old_size, stream.size) if stream.copies else 0
+            until = min(stop, stream.offset + 16 * BLOCK)
+            while stream.offset < until:
+                length = min(BLOCK, until - stream.offset)
+                if stream.offset // BLOCK not in stream.sent:
+                    self._copy_block(stream, length)
+                stream.offset += length
+        except OSError as error:
+            stream.failed = error.errno or errno.EIO
+            return SIGNED_BODY.pack(0, True, stream.failed)
+        if stream.offset < stop:
+            self.signing.append(stream)
+            return b""
+        return SIGNED_BODY.pack(0, True, 0)
+
+    def _copy_block(self, stream: Stream, length: int) -> None:
+        data = memoryview(self._block)[: os.preadv(stream.old, [memoryview(self._block)[:length]], stream.offset)]
+        if stream.sparse and data and not data[0] and data == self._zeros[: len(data)]:
+            os.ftruncate(stream.made, max(os.fstat(stream.made).st_size, stream.offset + len(data)))
+        else:
+            write_all(stream.made, data, stream.offset)
+
     def get(self, number: int) -> Stream:
         """The stream of this number."""
         stream = self.streams.get(number)
@@ -1342,6 +1473,7 @@ class Streams:
         stream = self.get(number)
         if stream.made < 0 or offset + len(data) > stream.size:
             raise ProtocolError("outside of the stream")
+        self._note_sent(stream, offset, len(data))
         try:
             write_all(stream.made, data, offset)
         except OSError as error:
@@ -1353,6 +1485,7 @@ class Streams:
         stream = self.get(number)
         if stream.made < 0 or offset + length > stream.size:
             raise ProtocolError("outside of the stream")
+        self._note_sent(stream, offset, length)
         try:
             if self.writer.keep & KEEP_SPARSE:
                 punch(stream.made, offset, length)
@@ -1365,8 +1498,15 @@ class Streams:
             stream.failed = error.errno or errno.EIO
             raise
 
-    def end(self, number: int, attributes: Attributes, *, flags: int) -> None:
-        """Publish the file; the writer is in its directory."""
+    @staticmethod
+    def _note_sent(stream: Stream, offset: int, length: int) -> None:
+        if stream.as_left and stream.copies and offset < stream.old_size:
+            if offset % BLOCK or length > BLOCK:
+                raise ProtocolError("no block")
+            stream.sent.add(offset // BLOCK)
+
+    def end(self, number: int, attributes: Attributes, *, flags: int) -> bytes:
+        """Publish the file; the writer is in its directory. What tells that it is as it was left here."""
         stream = self.get(number)
         writer = self.writer
         if stream in self.signing:
@@ -1383,7 +1523,7 @@ class Streams:
                     raise Refused(errno.ESTALE)
                 if not writer.to_existing(stream.old, attributes, present) and writer.keep & KEEP_TIMES:
                     os.utime(stream.old, ns=(attributes.atime_ns, attributes.mtime_ns))
-                return
+                return b""
             os.ftruncate(stream.made, stream.size)
             replaced: os.stat_result | None = None
             with contextlib.suppress(FileNotFoundError):
@@ -1395,6 +1535,7 @@ class Streams:
                 if (made.st_dev, made.st_ino) != (present.st_dev, present.st_ino):
                     raise Refused(errno.ESTALE)
                 writer.put_in_place(stream.temporary, stream.name)
+            return token_of(os.fstat(stream.made))
         finally:
             self._drop(stream)
 
@@ -1454,7 +1595,7 @@ class Agent:
         self.say(
             HELLO,
             0,
-            HELLO_BODY.pack(PROTOCOL, os.geteuid() == 0, has_xxhash(), os.getpid(), speed(SHA256), speed(BLAKE2B)),
+            HELLO_BODY.pack(PROTOCOL, os.geteuid() == 0, abilities(), os.getpid(), speed(SHA256), speed(BLAKE2B)),
             MAGIC,
         )
         try:
@@ -1463,7 +1604,10 @@ class Agent:
                 if signing and not self._ready():
                     assert self.streams is not None
                     body = self.streams.step()
-                    self.say(SIGNED, self.streams.stepped, body)
+                    if body:
+                        self.say(SIGNED, self.streams.stepped, body)
+                    else:
+                        self.alive()
                     continue
                 received = self.receive()
                 if received is None:
@@ -1542,6 +1686,8 @@ class Agent:
         body = memoryview(self._buffer)[start : self._start]
         if kind & COMPRESSED:
             return kind & ~COMPRESSED, number, memoryview(inflate(bytes(body)))
+        if kind & ZSTD:
+            return kind & ~ZSTD, number, memoryview(unpack_zstd(bytes(body)))
         return kind, number, body
 
     def _fill(self, count: int) -> bool:
@@ -1682,7 +1828,7 @@ class Agent:
                         if prefix is not None:
                             status, payload = NO_DIRECTORY, struct.pack("<H", prefix)
                     elif code in _ROOTED:
-                        status, payload = self._rooted(number, index, code, name, rest)
+                        status, payload = self._rooted(number, index, code, flags, name, rest)
                     elif lost:
                         continue
                     else:
@@ -1710,11 +1856,12 @@ class Agent:
             return OK, b"\1" if writer.to_self(attributes) else b""
         if code == END:
             attributes, _ = unpack_attributes(rest[4:])
-            streams.end(struct.unpack_from("<I", rest)[0], attributes, flags=flags)
-            return OK, b""
+            return OK, streams.end(struct.unpack_from("<I", rest)[0], attributes, flags=flags)
         if code == ABORT:
             streams.abort(struct.unpack_from("<I", rest)[0])
             return OK, b""
+        if code == LOOK and not name:
+            return OK, writer.look(name)
         checked_name(name)
         if code == PUT:
             attributes, data = unpack_attributes(rest)
@@ -1731,6 +1878,8 @@ class Agent:
             return OK, struct.pack("<I", writer.delete(name, recursive=bool(flags & RECURSIVE)))
         elif code == LINK:
             writer.link(name, bytes(rest))
+        elif code == LOOK:
+            return OK, writer.look(name)
         elif code == META:
             attributes, after = unpack_attributes(rest)
             size = struct.unpack("<Q", after)[0]
@@ -1746,11 +1895,15 @@ class Agent:
                 return WANTED, b""
         elif code == BEGIN:
             return OK, streams.begin(struct.unpack_from("<I", rest)[0], writer.parent, name, flags, rest[4:])
+        elif code == SUM:
+            return OK, writer.sum(name, *STRETCH.unpack(rest), streams.digest)
         else:
             raise ProtocolError("no such operation")
         return OK, b""
 
-    def _rooted(self, number: int, index: int, code: int, name: bytes, rest: memoryview) -> tuple[int, bytes]:
+    def _rooted(
+        self, number: int, index: int, code: int, flags: int, name: bytes, rest: memoryview
+    ) -> tuple[int, bytes]:
         """An operation that is not about a name of the current directory."""
         writer, streams = self.writer, self.streams
         assert writer is not None
@@ -1769,10 +1922,10 @@ class Agent:
             writer.leave()
             writer.move(name, new, mode, size, mtime_ns)
         else:
-            return self._check(number, index, name, rest)
+            return self._check(number, index, flags, name, rest)
         return OK, b""
 
-    def _check(self, number: int, index: int, path: bytes, rest: memoryview) -> tuple[int, bytes]:
+    def _check(self, number: int, index: int, flags: int, path: bytes, rest: memoryview) -> tuple[int, bytes]:
         """Compare a directory with a digest; where it differs, list it."""
         writer = self.writer
         assert writer is not None
@@ -1783,7 +1936,7 @@ class Agent:
             os.close(fd)
         if len(rest) == DIGEST + 8:
             newest = struct.unpack_from("<q", rest, DIGEST)[0]
-            if rest[:DIGEST] == found.digest and found.oldest_ns > newest:
+            if rest[:DIGEST] == found.digest and found.oldest_ns > newest and not (flags & LINKED and found.has_links()):
                 return OK, b""
         self.alive()
         parts: list[bytes] = [pack_listed(b"", found.own)]
@@ -1803,8 +1956,8 @@ _ROOTED = frozenset({DATA, HOLE, MOVE, CHECK})
 
 def pack_listed(name: bytes, entry: Entry) -> bytes:
     """One entry of a listing; the directory itself has no name."""
-    mode, uid, gid, size, mtime, ctime, rdev, nlink, extra = entry
-    return LISTED.pack(len(name), mode, uid, gid, size, mtime, ctime, rdev, nlink, len(extra)) + name + extra
+    mode, uid, gid, size, mtime, ctime, rdev, nlink, ino, extra = entry
+    return LISTED.pack(len(name), mode, uid, gid, size, mtime, ctime, rdev, nlink, ino, len(extra)) + name + extra
 
 
 def unpack_listing(body: bytes) -> dict[bytes, Entry]:
@@ -1814,7 +1967,7 @@ def unpack_listing(body: bytes) -> dict[bytes, Entry]:
     while at < end:
         if at + LISTED.size > end:
             raise ProtocolError("cut short")
-        length, mode, uid, gid, size, mtime, ctime, rdev, nlink, extra = LISTED.unpack_from(body, at)
+        length, mode, uid, gid, size, mtime, ctime, rdev, nlink, ino, extra = LISTED.unpack_from(body, at)
         at += LISTED.size
         if at + length + extra > end:
             raise ProtocolError("cut short")
@@ -1822,7 +1975,7 @@ def unpack_listing(body: bytes) -> dict[bytes, Entry]:
         if name in (b".", b"..") or b"/" in name or b"\0" in name or name in found:
             raise ProtocolError("no name")
         at += length
-        found[name] = Entry(mode, uid, gid, size, mtime, ctime, rdev, nlink, body[at : at + extra])
+        found[name] = Entry(mode, uid, gid, size, mtime, ctime, rdev, nlink, ino, body[at : at + extra])
         at += extra
     return found
 

@@ -120,6 +120,8 @@ class Connection:
         self._compress = compress
         self.gone = ""
         """Why there is no connection any more."""
+        self.lost: Callable[[str], None] | None = None
+        """Told why, when the connection ends by itself."""
         self.signed: dict[int, Callable[[bytes], None]] = {}
         """Who wants to know what is signed, by stream."""
         self._process: asyncio.subprocess.Process | None = None
@@ -214,6 +216,7 @@ class Connection:
 
     async def close(self) -> None:
         """End the agent and whatever carries it."""
+        self.lost = None
         self._end("closed")
         process = self._process
         if process is not None:
@@ -502,6 +505,8 @@ class Connection:
                 pending.future.exception()
         self._pending.clear()
         self._room.set()
+        if self.lost is not None:
+            self.lost(why)
 
     def _reason(self, status: int | None) -> Exception:
         stderr = bytes(self._stderr)

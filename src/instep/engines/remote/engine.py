@@ -93,6 +93,8 @@ class RemoteEngine:
             )
         self.progress = Progress()
         self.parallel = PARALLEL
+        self.lost: Callable[[str], None] | None = None
+        """See ``instep.ports.Attentive``."""
         self._address = target
         self._place = place
         self._source = source_fd
@@ -145,6 +147,7 @@ class RemoteEngine:
         except BaseException:
             await connection.close()
             raise
+        connection.lost = self.lost
         known = self._identity == far.identity
         if not first and not known:
             self._links = Links()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from instep.core.filters import Filter
 from instep.engines.remote import agent
 from instep.engines.remote.connection import Far
+from instep.engines.remote.left import AsLeft
 from instep.linux.openat import open_directory
 from instep.model import RelPath
 from instep.spec import Preserve, Rule
@@ -59,6 +60,7 @@ class Session:
         self.source = source
         self.settings = settings
         self.far = far
+        self.left = AsLeft()
         self.filter = Filter(settings.rules)
         self.filters_nothing = self.filter.is_trivial
         self.protects = not self.filters_nothing and not settings.delete_excluded

@@ -1,7 +1,8 @@
 """Large files: in pieces between which small changes pass, only what differs where the target has an older version.
 
-The target signs its blocks while we compare them with ours in a thread, so both read at once. A transfer that was cut
-is taken up again: the agent keeps what it has under a name made from the source's identity, and signs that.
+The target signs its blocks while we compare them with ours in a thread, so both read at once; as long as it is the file
+that we left there, the digests are known here, and only we read. A transfer that was cut is taken up again: the agent
+keeps what it has under a name made from the source's identity, and signs that.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import NamedTuple
 from instep.engines.remote import agent
 from instep.engines.remote.connection import Reply
 from instep.engines.remote.job import Job
+from instep.engines.remote.left import Left
 from instep.engines.remote.names import READ, VANISHED, Large
 from instep.engines.remote.request import Frame, Item, Sent, Task
 from instep.engines.remote.session import DELTA_BYTES
@@ -31,7 +33,12 @@ RACES_MAX = 3
 SIGNED_MAX = 1 << 17
 """Frames of signatures that may wait for us: as many as 128 GiB have."""
 
+COMPARED_AT_ONCE = 16 << 20
+"""Bytes that one thread compares with digests at hand before what differs is sent."""
+THREADS = min(4, os.cpu_count() or 1)
+
 _ZEROS = bytes(agent.BLOCK)
+_UNKNOWN = bytes(agent.DIGEST)
 
 
 class Piece(NamedTuple):
@@ -60,6 +67,8 @@ class Sender:
         self._broken = False
         self._key = b""
         self._waiting: list[asyncio.Future[Reply]] = []
+        self._digests: bytearray | None = None
+        """Those of the target's blocks, as they are once all that was sent is written; None: not all are known."""
 
     async def run(self) -> None:
         """Bring the file over; what goes wrong is noted in the job. TargetAway when the connection is lost."""
@@ -111,17 +120,23 @@ class Sender:
         identity = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
         key = hashlib.blake2b(repr(identity).encode() + self._path, digest_size=agent.DIGEST).digest()
         self._key = key
-        rest = struct.pack("<IQ", self._number, info.st_size) + key
+        left = session.left.take(self._path)
+        rest = struct.pack("<IQ", self._number, info.st_size) + key + (left.token if left is not None else _UNKNOWN)
         begun = await self._ask(agent.BEGIN, self._name, rest, flags=flags)
         if begun is None:
             return True  # Noted already.
-        signed, old_size = agent.BEGUN.unpack(begun)
-        if signed and self._only_compare and old_size != info.st_size:
+        there, old_size = agent.BEGUN.unpack(begun)
+        if there != agent.NOTHING_THERE and self._only_compare and old_size != info.st_size:
             raise Differs
         self._sent_bytes = 0
+        self._digests = None
         offset = 0
-        if signed:
+        if there == agent.AS_LEFT and left is not None and left.covers(old_size):
+            offset = await self._compare_left(fd, info, left.digests)
+        elif there == agent.SIGNED_SOON:
             offset = await self._compare(fd, info)
+        elif there != agent.NOTHING_THERE:
+            raise TargetAway("the agent found what nobody left there")
         if offset < info.st_size:
             if self._only_compare:
                 raise Differs
@@ -141,8 +156,12 @@ class Sender:
         xattrs = session.xattrs(fd)
         head = struct.pack("<I", self._number) + session.attributes(info, xattrs)
         links = agent.LINKED if info.st_nlink > 1 else 0
-        if await self._ask(agent.END, self._name, head, flags=links) is None:
+        token = await self._ask(agent.END, self._name, head, flags=links)
+        if token is None:
             return True
+        if unchanged and token and self._digests is not None:
+            blocks = -(-info.st_size // agent.BLOCK)
+            session.left.keep(self._path, Left(token, bytes(self._digests[: blocks * agent.DIGEST])), info.st_size)
         outcome, progress = job.outcome, job.progress
         if not self._only_compare:
             outcome.files += 1
@@ -157,9 +176,35 @@ class Sender:
 
     # -- comparing ------------------------------------------------------------------------------------------------
 
+    async def _compare_left(self, fd: int, info: os.stat_result, digests: bytes) -> int:
+        """The same by the digests at hand, in several threads; returns when the agent has copied over what stays."""
+        loop = asyncio.get_running_loop()
+        self._digests = bytearray(digests)
+        size = agent.DIGEST
+        each = COMPARED_AT_ONCE // agent.BLOCK
+        known = [digests[at : at + size] for at in range(0, len(digests), size)]
+        for first in range(0, len(known), each * THREADS):
+            differing = await asyncio.gather(
+                *(
+                    loop.run_in_executor(
+                        None, self._differing, fd, at * agent.BLOCK, known[at : at + each], info
+                    )
+                    for at in range(first, min(first + each * THREADS, len(known)), each)
+                )
+            )
+            await self._send(itertools.chain.from_iterable(differing), fd)
+            if self._broken:
+                return info.st_size
+        _, _, number = agent.SIGNED_BODY.unpack_from(await self._signed_body())
+        if number:
+            self._job.error(self._path, number, agent.AT_OPERATION)
+            self._broken = True
+        return min(len(known) * agent.BLOCK, info.st_size)
+
     async def _compare(self, fd: int, info: os.stat_result) -> int:
         """Send the blocks that differ from those that the target signs; how far the signed ones reach in ours."""
         loop = asyncio.get_running_loop()
+        self._digests = bytearray()
         offset = 0
         done = False
         while not done:
@@ -178,6 +223,7 @@ class Sender:
                 packed = body[agent.SIGNED_BODY.size :]
                 digests += [packed[at : at + agent.DIGEST] for at in range(0, len(packed), agent.DIGEST)]
                 done = bool(last)
+            self._digests += b"".join(digests)
             pieces = await loop.run_in_executor(None, self._differing, fd, offset, digests, info)
             if pieces and self._only_compare:
                 raise Differs
@@ -224,7 +270,7 @@ class Sender:
     async def _send(self, pieces: Iterator[Piece], fd: int) -> None:
         loop, connection, pace = asyncio.get_running_loop(), self._job.connection, self._job.pace
         while True:
-            some = await loop.run_in_executor(None, _read, fd, pieces)
+            some = await loop.run_in_executor(None, self._read, fd, pieces)
             if not some:
                 return
             for offset, hole, data in some:
@@ -240,6 +286,35 @@ class Sender:
                 self._sent_bytes += len(data)
             if len(self._waiting) > 64 and not await self._all_written(keep=16):
                 return
+
+    def _read(self, fd: int, pieces: Iterator[Piece]) -> list[tuple[int, int, bytes]]:
+        """The next few pieces: (offset, length of a hole, or else the bytes)."""
+        found: list[tuple[int, int, bytes]] = []
+        for piece in itertools.islice(pieces, READ_AHEAD):
+            if piece.is_hole:
+                found.append((piece.offset, piece.length, b""))
+                self._note(piece.offset, _ZEROS[: piece.length] if piece.length <= agent.BLOCK else None)
+                continue
+            data = os.pread(fd, piece.length, piece.offset)
+            if not data:
+                break  # It was cut short meanwhile: seen by whoever looks at it afterwards.
+            found.append((piece.offset, 0, data))
+            self._note(piece.offset, data)
+        return found
+
+    def _note(self, offset: int, data: bytes | None) -> None:
+        """The target is to hold this: not what was compared, for the file may have been written to since."""
+        digests, digest, size = self._digests, self._job.session.far.digest, agent.DIGEST
+        if digests is None:
+            return
+        at = offset // agent.BLOCK * size
+        if data is None or offset % agent.BLOCK or at > len(digests):
+            self._digests = None
+            return
+        view = memoryview(data)
+        for start in range(0, len(data), agent.BLOCK):
+            digests[at : at + size] = digest(view[start : start + agent.BLOCK])
+            at += size
 
     async def _all_written(self, keep: int = 0) -> bool:
         """Wait for what was sent; whether all of it was written. What was not is noted."""
@@ -312,17 +387,3 @@ def _extents(fd: int, offset: int, info: os.stat_result) -> Iterator[Piece]:
             yield Piece(start, count)
             start += count
         offset = max(end, start)
-
-
-def _read(fd: int, pieces: Iterator[Piece]) -> list[tuple[int, int, bytes]]:
-    """The next few pieces: (offset, length of a hole, or else the bytes)."""
-    found: list[tuple[int, int, bytes]] = []
-    for piece in itertools.islice(pieces, READ_AHEAD):
-        if piece.is_hole:
-            found.append((piece.offset, piece.length, b""))
-            continue
-        data = os.pread(fd, piece.length, piece.offset)
-        if not data:
-            break  # It was cut short meanwhile: seen by whoever looks at it afterwards.
-        found.append((piece.offset, 0, data))
-    return found

@@ -2,8 +2,7 @@
 
 Facts (OpenSSH 9.2): the master makes its control socket once it is logged in. A client whose master is gone makes a
 connection of its own, so a run under way is not lost by that. A master that waits in the background by ControlPersist
-would outlive a killed daemon; one in the foreground is a child, and prctl(2) PR_SET_PDEATHSIG ends it with its parent,
-whatever ends that. The option outlives execve(2), not fork(2), so a Python sets it and becomes ssh.
+would outlive a killed daemon; one in the foreground is a child, and ends with its parent (``linux.prctl``).
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ import asyncio
 import contextlib
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 
 from instep.engines import ssh
 from instep.errors import TargetAway, TargetError
+from instep.linux.prctl import ending_with_us
 
 SOCKET_PATH_BYTES = 80
 """A socket's path may have 107 bytes, and ssh adds 17 for a while."""
@@ -33,12 +32,6 @@ LOGIN_S = 60.0
 STEP_S = 0.01
 END_S = 5.0
 _STDERR_BYTES = 1 << 16
-
-_ENDS_WITH_PARENT = (
-    b"import ctypes, os, sys\n"
-    b"ctypes.CDLL(None).prctl(1, 15, 0, 0, 0)\n"
-    b"if os.getppid() == int(sys.argv[1]): os.execvp(sys.argv[2], sys.argv[2:])\n"
-)
 
 
 class Master:
@@ -94,7 +87,7 @@ class Master:
             *(b"--", self._host),
         ]
         process = self._process = await asyncio.create_subprocess_exec(
-            *(os.fsencode(sys.executable), b"-I", b"-S", b"-c", _ENDS_WITH_PARENT, b"%d" % os.getpid(), *argv),
+            *ending_with_us(argv),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,

@@ -125,8 +125,8 @@ class Collector:
     def appeared(self, path: RelPath, now_s: float) -> None:
         """All that is in this directory may be new."""
         if self._tree.look(path) is None:
-            self._event(path, IN_DELETE | IN_DELETE_SELF, now_s, is_dir=True)
-        elif self.settings.have_recursive_sync:
+            return  # Gone again: that is an event of its own.
+        if self.settings.have_recursive_sync:
             self._call(path)
         elif self.tells_trees:
             self._made(path, now_s, mask=IN_CREATE, again=True)

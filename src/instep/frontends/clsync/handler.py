@@ -27,7 +27,7 @@ from instep.frontends.clsync.output import Say
 from instep.frontends.clsync.queues import Delays, Queue, overlap
 from instep.frontends.clsync.rules import Rules
 from instep.frontends.clsync.running import Kind, Run, Running
-from instep.frontends.clsync.runs import Excluded, Part, environment_of
+from instep.frontends.clsync.runs import Excluded, Part, environment_of, told_again
 from instep.frontends.clsync.settings import Mode, Settings, Threading
 from instep.frontends.clsync.tree import Tree
 from instep.model import EventReport, Program, ProgramEnd, RelPath, Work
@@ -494,6 +494,7 @@ class ClsyncHandler:
         if again:
             say.error(f"The handler failed: {what} ({attempt}); tried again in {settings.delay_sync_s} s.")
             run.again_s = self._now_s + settings.delay_sync_s
+            run.parts[0] = told_again(run.parts[0], status=self.status.value)
             return
         self._over(run)
         if settings.ignore_failures:

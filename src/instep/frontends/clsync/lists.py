@@ -92,14 +92,15 @@ def _include(entry: Entry, lines: dict[bytes, None]) -> None:
     if not path:
         lines[b"/***" if entry.recursive else b""] = None
         return
-    # rsync removes no directory that is not empty, so what was in one that is gone, or a file now, is included too.
+    # rsync removes no directory that is not empty, so what was in one that is gone, or a file now, is included too. The
+    # name by itself as well: the target may still have a file there, to which ``/***`` does not apply.
     was_directory = entry.new <= ObjectType.FILE and (
         entry.old == ObjectType.DIRECTORY or (entry.new != ObjectType.FILE and entry.mask & IN_ISDIR != 0)
     )
     whole = entry.recursive or was_directory
     if whole:
         lines[_pattern(path, b"/***")] = None
-    if not whole or entry.new == ObjectType.FILE:
+    if not whole or entry.new != ObjectType.DIRECTORY:
         lines[_pattern(path)] = None
 
 

@@ -12,6 +12,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from instep.frontends.clsync import lists
@@ -44,6 +45,14 @@ def environment_of(*, iteration: int | None, status: str) -> dict[bytes, bytes]:
     if iteration is not None:
         told[b"CLSYNC_ITERATION"] = b"%d" % iteration
     return told
+
+
+def told_again(part: Part, *, status: str) -> Part:
+    """The same for another try, which is told the state of now."""
+    work = part.work
+    if isinstance(work, Batch):
+        return part
+    return part._replace(work=replace(work, environment={**work.environment, b"CLSYNC_STATUS": status.encode()}))
 
 
 class Runs:

@@ -21,7 +21,7 @@ from instep.spec import EngineName, InitialSync, MaxDelete, MirrorSpec, Pace, Pr
 
 _FUNCTIONS: Final = (b"action", b"init", b"collect", b"prepare", b"full")
 _EVENTS: Final = (b"onAttrib", b"onCreate", b"onDelete", b"onModify", b"onStartup", b"onFull")
-_UNKNOWN: Final = (b"batchSizeLimit",)
+_UNKNOWN: Final = (b"batchSizeLimit", b"crontab", b"tunnel")
 _STEPS: Final = (b"statusFile", b"onepass", b"maxProcesses")
 """Settings that speak of the queue and the programs of each sync, which a mirror does not have."""
 _NESTED: Final = ("same-directory", "source-inside-target", "target-inside-source")
@@ -70,7 +70,7 @@ def _mirror(sync: Sync, kind: bytes | None, runtime: Runtime) -> MirrorSpec | No
     if any(config[each] is not None for each in _UNKNOWN) or not _same_codes(config, runtime):
         return None
     options = config[b"rsync"]
-    if not _is_usual(options[b"binary"]) or not options[b"links"] or options[b"delete_excluded"]:
+    if not is_usual(options[b"binary"]) or not options[b"links"] or options[b"delete_excluded"]:
         return None
     try:
         asked = wish((os.fsdecode(word) for word in options[b"_computed"].values()), origin="rsync")
@@ -131,7 +131,8 @@ def _target(given: bytes) -> TargetSpec | None:
     return TargetSpec(given if bare.endswith(b":") else bare, EngineName.RSYNC)
 
 
-def _is_usual(binary: bytes) -> bool:
+def is_usual(binary: bytes) -> bool:
+    """Whether this is the rsync in PATH."""
     usual = shutil.which("rsync")
     found = shutil.which(os.fsdecode(binary))
     return usual is not None and found is not None and os.path.realpath(usual) == os.path.realpath(found)

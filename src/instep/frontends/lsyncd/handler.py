@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from instep.frontends.lsyncd import events
+from instep.frontends.lsyncd.companions import Companions, Tunnel
+from instep.frontends.lsyncd.cron import Schedule
 from instep.frontends.lsyncd.include import include_list
 from instep.frontends.lsyncd.log import Log
 from instep.frontends.lsyncd.queue import Entry, Kind, Queue, Status
 from instep.frontends.lsyncd.runtime import LuaFailure, Runtime
 from instep.frontends.lsyncd.selection import Selection
+from instep.frontends.lsyncd.status import Facts
 from instep.frontends.lsyncd.status import report as status_report
 from instep.linux.inotify import (
     IN_ATTRIB,
@@ -25,13 +29,16 @@ from instep.linux.inotify import (
     IN_MOVED_FROM,
     IN_MOVED_TO,
 )
-from instep.model import EventReport, Program, ProgramEnd, RelPath
+from instep.model import EventReport, Interrupt, Program, ProgramEnd, RelPath, Work
 from instep.ports import Place
 
 FATAL: Final = 255
 NEVER_STARTED: Final = 255
 RETRY_MIN_S: Final = 1.0
 RETRY_MAX_S: Final = 300.0
+CLOCK_LOOK_S: Final = 60.0
+"""The clock on the wall may be set, or the machine sleep: what is due by it is looked at again after this long."""
+REMIND_S: Final = 60.0
 KEPT_S: Final = 1.0
 """A configuration that leaves due events where they are is asked again after this long."""
 
@@ -66,6 +73,12 @@ class Sync:
     started: bool = False
     """The initial sync is done."""
     place: int = -1
+    schedules: Sequence[Schedule] = ()
+    """When all of it is brought over anew."""
+    full_at_s: float | None = None
+    """The next of these times, on the wall's clock."""
+    tunnel: Tunnel | None = None
+    """What must be up before anything is done."""
 
 
 @dataclass(eq=False, slots=True)
@@ -74,6 +87,12 @@ class _Child:
     entries: Sequence[Entry]
     agent: Any
     binary: bytes
+    began_s: float
+
+
+_Act = Callable[[], object]
+_Watched = tuple[_Act | None, _Act | None]
+"""What is called when a descriptor can be read, and when it can be written."""
 
 
 class Stopped(Exception):
@@ -89,13 +108,15 @@ class SyncHandler:
         *,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        free_port: Callable[[], int],
     ) -> None:
         """Begin without syncs.
 
         Args:
             log: where the configuration's messages go.
             clock: what ``now()`` answers; its times are those that are handed in.
-            wall: seconds since the epoch, for the status file.
+            wall: seconds since the epoch, for the status file and schedules.
+            free_port: a port that nobody listens on, for tunnels.
         """
         self._places: list[Place] = []
         self.exit_status: int | None = None
@@ -113,11 +134,14 @@ class SyncHandler:
         self._idents = itertools.count()
         self._children: dict[int, _Child] = {}
         self._numbers = itertools.count()
+        self.companions = Companions(numbers=self._numbers, free_port=free_port)
+        self._observed: dict[int, _Watched] = {}
         self._outbox: list[tuple[int, Program]] = []
         self._alarms: list[tuple[float, int, Callable[[], object]]] = []
         self._turn = 0
         self._kept_s: float | None = None
         self._stopping = False
+        self._remind_s = 0.0
         self._now_s = 0.0
         self.output: bytes | None = None
         self.status_write: Callable[[bytes], None] | None = None
@@ -146,9 +170,26 @@ class SyncHandler:
         return self._stopping or self.exit_status is not None
 
     @property
-    def has_alarms(self) -> bool:
-        """Whether the configuration wants to be called at some time."""
-        return bool(self._alarms)
+    def has_calls(self) -> bool:
+        """Whether the configuration wants to be called at some time, or when it is spoken to."""
+        return bool(self._alarms or self._observed)
+
+    @property
+    def observed(self) -> Mapping[int, tuple[bool, bool]]:
+        """The descriptors that the configuration watches: for reading, for writing."""
+        return {fd: (ready is not None, writey is not None) for fd, (ready, writey) in self._observed.items()}
+
+    def ready(self, fd: int, *, writable: bool) -> None:
+        """A descriptor can be read or written: the configuration is told."""
+        watched = self._observed.get(fd)
+        act = None if watched is None else watched[writable]
+        if act is not None and not self._is_over():
+            self._call("call", act)
+
+    def unwatchable(self, fd: int, reason: str) -> None:
+        """A descriptor cannot be watched."""
+        self._observed.pop(fd, None)
+        self.log.say("Error", b"Cannot observe the file descriptor %d: %s" % (fd, reason.encode()))
 
     def primitives(self) -> dict[str, Callable[..., Any]]:
         """What Lua may ask of the entries and programs."""
@@ -163,10 +204,13 @@ class SyncHandler:
             "field": self._field,
             "hold": self._hold,
             "next_event": self._next_event,
+            "observe": self._observe,
             "patterns": self._patterns,
+            "processes": lambda: len(self._children),
             "spawn": self._spawn,
             "special": self._special,
             "terminate": self._terminate,
+            "tunnel_values": self._tunnel_values,
         }
 
     def _sync(self, number: int) -> Sync:
@@ -247,6 +291,12 @@ class SyncHandler:
             entry = next(due, None)
         return None if entry is None else entry.ident
 
+    def _observe(self, fd: int, ready: Callable[[], object] | None, writey: Callable[[], object] | None) -> None:
+        if ready is None and writey is None:
+            self._observed.pop(fd, None)
+        else:
+            self._observed[fd] = (ready, writey)
+
     def _patterns(self, idents: Any) -> Any:
         names: list[tuple[bytes, bool]] = []
         for ident in idents.values():
@@ -271,7 +321,7 @@ class SyncHandler:
             fed = () if stdin is None else (b"[<]", b"[" + stdin.replace(b"\0", b"\n") + b"]")
             self.log.say("Exec", b" ".join([binary, *fed, *(b"[" + word + b"]" for word in argv[1:])]))
         child = next(self._numbers)
-        self._children[child] = _Child(sync, entries, agent, binary)
+        self._children[child] = _Child(sync, entries, agent, binary, self._now_s)
         sync.running += 1
         self._outbox.append((child, Program(argv, stdin=stdin, output=self.output)))
 
@@ -283,6 +333,11 @@ class SyncHandler:
         self.exit_status = int(code) & 0xFF if isinstance(code, int | float) else 0
         raise Stopped
 
+    def _tunnel_values(self, number: int) -> Any:
+        assert self._runtime is not None
+        tunnel = self._sync(number).tunnel
+        return self._runtime.table({} if tunnel is None else tunnel.take(self._now_s))
+
     # ---- the daemon's side ----
 
     def started(self, now_s: float) -> None:
@@ -290,6 +345,7 @@ class SyncHandler:
         self._changed = True
         for sync in self.syncs:
             self._begin(sync, now_s)
+            sync.full_at_s = _next_full(sync, self._wall())
 
     def note(self, place: int, report: EventReport, now_s: float) -> bool:
         """Take in one event; True: what is below this directory is to be told as well."""
@@ -341,12 +397,14 @@ class SyncHandler:
         """What a new directory holds is told."""
         return True
 
-    def due(self, now_s: float, *, drained: bool) -> Sequence[tuple[int, Program]]:  # noqa: ARG002  # the protocol's
+    def due(self, now_s: float, *, drained: bool) -> Sequence[tuple[int, Work]]:  # noqa: ARG002  # the protocol's
         """Let the configuration act; the programs it wants to be run."""
-        if self._is_over():
-            return ()
         self._now_s = now_s
+        if self._is_over():
+            return self._winding_up(now_s)
         self._kept_s = None
+        outbox: list[tuple[int, Work]] = list(self.companions.due(now_s, output=self.output))
+        self._look_at_clock()
         while self._alarms and self._alarms[0][0] <= now_s and not self._is_over():
             self._call("call", heapq.heappop(self._alarms)[2])
         # Each turn another sync is first, so that none starves where processes are few.
@@ -357,15 +415,51 @@ class SyncHandler:
             self._act(sync, now_s)
         if self._changed and self.status_write is not None and now_s >= self._status_at_s:
             self._changed, self._status_at_s = False, now_s + self.status_every_s
-            about = [(sync.name, sync.source, sync.queue, sync.selection) for sync in self.syncs]
-            self.status_write(status_report(about, at=self._wall(), processes=len(self._children)))
-        outbox, self._outbox = self._outbox, []
+            self.status_write(self._status())
+        outbox += self._outbox
+        self._outbox = []
+        if self._is_over():
+            outbox += self._winding_up(now_s)  # what was just begun is ended with the process
         return outbox
+
+    def _winding_up(self, now_s: float) -> list[tuple[int, Work]]:
+        """Once nothing runs that is waited for, tunnels need not stay; what is waited for long is said again."""
+        if self._children and self.exit_status is None:
+            if now_s >= self._remind_s:
+                self._remind_s = now_s + REMIND_S
+                self.log.say("Normal", b"waiting for %d more child processes." % len(self._children))
+            return []
+        return [(number, Interrupt(number, signal.SIGKILL)) for number in self.companions.running]
+
+    def _look_at_clock(self) -> None:
+        """Queue what is due by the clock on the wall, once however often it was missed."""
+        for sync in self.syncs:
+            if sync.full_at_s is None or sync.full_at_s > self._wall():
+                continue
+            sync.full_at_s = _next_full(sync, self._wall())
+            if not any(entry.kind is Kind.FULL and entry.status is not Status.ACTIVE for entry in sync.queue):
+                self.log.say("Info", b"Crontab triggered full sync")
+                self._note(sync, Kind.FULL, b"/", due_s=self._now_s)
+                self._changed = True
+
+    def _status(self) -> bytes:
+        children = [
+            (child.sync.number, self._wall() - (self._now_s - child.began_s)) for child in self._children.values()
+        ]
+        tunnels = [(tunnel.name, tunnel.is_up(self._now_s)) for tunnel in self.companions.tunnels]
+        about = [(sync.name, sync.source, sync.queue, sync.selection) for sync in self.syncs]
+        return status_report(about, Facts(at_s=self._wall(), children=children, tunnels=tunnels))
 
     def finished(self, number: int, end: ProgramEnd, now_s: float) -> None:
         """A program ended: what it was for is done, or due again."""
-        child = self._children.pop(number)
         self._changed = True
+        companion = self.companions.ended(number, now_s)
+        if companion is not None:
+            if not self._is_over():
+                said = b"ended with %d" % end.status if not end.trouble else end.trouble.encode()
+                self.log.say("Warn", b"what is kept running has " + said + b": " + b" ".join(companion.words))
+            return
+        child = self._children.pop(number)
         sync = child.sync
         sync.running -= 1
         code = end.status
@@ -392,6 +486,13 @@ class SyncHandler:
             times.append(self._kept_s)
         if self._changed and self.status_write is not None:
             times.append(self._status_at_s)
+        if self._stopping:
+            return self._remind_s if self._children else None
+        if (companion_s := self.companions.wake_s(self._now_s)) is not None:
+            times.append(companion_s)
+        fulls = [sync.full_at_s for sync in self.syncs if sync.full_at_s is not None]
+        if fulls:
+            times.append(self._now_s + min(CLOCK_LOOK_S, max(0.001, min(fulls) - self._wall())))
         for sync in self.syncs:
             due_s = sync.queue.due_s()
             if due_s is not None and not self._is_full(sync) and due_s > self._now_s:
@@ -401,8 +502,7 @@ class SyncHandler:
     def stop(self) -> None:
         """Start nothing more."""
         self._stopping = True
-        if self._children:
-            self.log.say("Normal", b"waiting for %d more child processes." % len(self._children))
+        self._remind_s = self._now_s
 
     def reload(self) -> None:
         """A hangup ends it: the configuration is read anew by another."""
@@ -416,6 +516,8 @@ class SyncHandler:
         self._note(sync, Kind.INIT, b"", due_s=now_s)
 
     def _act(self, sync: Sync, now_s: float) -> None:
+        if sync.tunnel is not None and not sync.tunnel.is_up(now_s):
+            return
         with contextlib.closing(self._due_in(sync, now_s)) as due:
             for entry in due:
                 if self._is_full(sync) or self._is_over():
@@ -475,6 +577,10 @@ class SyncHandler:
     def _hook(self, hook: str, *arguments: object) -> Any:
         assert self._runtime is not None
         return self._runtime.call(hook, *arguments)
+
+
+def _next_full(sync: Sync, wall_s: float) -> float | None:
+    return min((schedule.after(wall_s) for schedule in sync.schedules), default=None)
 
 
 def _named(path: RelPath, *, is_dir: bool) -> bytes:

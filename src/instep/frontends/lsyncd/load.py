@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shlex
+import socket
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from instep.errors import OperatorError
+from instep.frontends.lsyncd.connections import Connections
+from instep.frontends.lsyncd.cron import RuleError, parse
 from instep.frontends.lsyncd.fast import mirrors, template_of
 from instep.frontends.lsyncd.handler import MODES, Sync, SyncHandler
 from instep.frontends.lsyncd.log import Log, facility_of
@@ -53,7 +57,8 @@ class Loader:
         self._syncs: list[Sync] = []
         self._failed = ""
         self._plain: dict[int, MirrorSpec] = {}
-        self.handler = SyncHandler(log, clock=clock, wall=time.time)
+        self._connections: Connections | None = None
+        self.handler = SyncHandler(log, clock=clock, wall=time.time, free_port=_free_port)
         self.runtime = Runtime({**self.handler.primitives(), **self._primitives()})
 
     def read(self, text: bytes | None) -> None:
@@ -94,8 +99,18 @@ class Loader:
             path = os.path.abspath(settings[b"statusFile"])
             handler.status_write = lambda text: _replace(path, text)
             handler.status_every_s = settings.get(b"statusInterval", 10)
-        handler.serve(self.runtime, [sync for sync in self._syncs if sync.number not in plain])
+        stepping = [sync for sync in self._syncs if sync.number not in plain]
+        handler.serve(self.runtime, stepping)
+        self._connections = Connections(handler.companions)
+        for sync in stepping:
+            if template_of(sync, self.runtime) == b"rsyncssh":
+                self._connections.keep(sync)
         return list(plain.values())
+
+    def close(self) -> None:
+        """Remove what was made for the syncs; nothing of theirs runs any more."""
+        if self._connections is not None:
+            self._connections.close()
 
     @property
     def syncs(self) -> list[Sync]:
@@ -114,7 +129,7 @@ class Loader:
             raise LoadError(f"Logging facility '{_text(facility)}' unknown.")
         if not settings.get(b"nodaemon"):
             self._bind_targets()
-        watched = self.handler.has_alarms or any(self._log.wants(category) for category in _STEPS)
+        watched = self.handler.has_calls or any(self._log.wants(category) for category in _STEPS)
         self._plain = mirrors(self._syncs, self.runtime, settings, watched=watched)
 
     def _bind_targets(self) -> None:
@@ -131,20 +146,50 @@ class Loader:
     def _primitives(self) -> dict[str, Callable[..., Any]]:
         return {
             "add": self._add,
+            "bind_tunnel": self._bind_tunnel,
             "check_setting": self._check_setting,
             "exclude": self._exclude,
             "excludes": lambda number: self.runtime.list(self._selection(number).patterns),
             "filter": lambda number, line: self._selection(number).append(line),
             "filters": lambda number: self.runtime.list(self._selection(number).lines),
+            "free_port": _free_port,
             "include_again": lambda number, pattern: self._selection(number).include_again(pattern),
+            "kept": self._kept,
+            "kill": _kill,
             "log": lambda category, text: self._log.say(_text(category), text),
             "now": self._clock,
             "overrides": self._overrides,
             "readdir": self._readdir,
             "insists": lambda: self.handler.insists or bool(self.settings().get(b"insist")),
+            "realdir": _realdir,
             "size": _size,
+            "split": self._split,
+            "tunnel": self._tunnel,
             "version": VERSION.encode,
         }
+
+    def _tunnel(  # noqa: PLR0913  # as Lua has them
+        self, words: Any, name: bytes, host: bytes, count: float, ready_s: float, retry_s: float
+    ) -> int:
+        companions = self.handler.companions
+        companions.tunnel(
+            list(words.values()), name=name, host=host, count=int(count), ready_s=ready_s, retry_s=max(1.0, retry_s)
+        )
+        return len(companions.tunnels)
+
+    def _bind_tunnel(self, number: int, tunnel: int) -> None:
+        self._syncs[number - 1].tunnel = self.handler.companions.tunnels[tunnel - 1]
+
+    def _kept(self, number: int, for_rsync: bool) -> Any:  # noqa: FBT001  # Lua has no keywords
+        words = () if self._connections is None else self._connections.words(number, for_rsync=for_rsync)
+        return self.runtime.list(words)
+
+    def _split(self, text: bytes) -> Any:
+        try:
+            words = shlex.split(text.decode("latin-1"))
+        except ValueError:
+            return None
+        return self.runtime.list(word.encode("latin-1") for word in words)
 
     def _exclude(self, number: int, pattern: bytes) -> None:
         self._selection(number).exclude(pattern)
@@ -192,7 +237,8 @@ class Loader:
         selection = Selection()
         try:
             self._select(selection, config)
-        except (LoadError, OperatorError) as error:
+            schedules = [parse(_text(rule)) for rule in _texts(config, b"crontab")]
+        except (LoadError, RuleError, OperatorError) as error:
             return None, str(error.what if isinstance(error, OperatorError) else error).encode()
         sync = Sync(
             number=number,
@@ -203,6 +249,7 @@ class Loader:
             delays_max=config[b"maxDelays"] or 1000,
             processes_max=config[b"maxProcesses"] or 1,
             moves=bool(config[b"onMove"]),
+            schedules=schedules,
             name=config[b"name"] or b"Sync%d" % number,
         )
         self._syncs.append(sync)
@@ -259,6 +306,26 @@ def _script(path: str) -> bytes:
             return file.read()
     except OSError as error:
         raise LoadError(f"Cannot open script '{path}': {error.strerror}") from error
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _kill(pid: int, number: int) -> bool:
+    try:
+        os.kill(pid, number)
+    except OSError:
+        return False
+    return True
+
+
+def _realdir(path: bytes) -> bytes | None:
+    real = os.path.realpath(path)
+    return real.rstrip(b"/") + b"/" if os.path.isdir(real) else None
 
 
 def _size(path: bytes) -> int:

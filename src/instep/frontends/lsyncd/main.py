@@ -16,7 +16,7 @@ from instep.errors import OperatorError
 from instep.frontends.lsyncd.load import Loader, LoadError
 from instep.frontends.lsyncd.log import EventLines, Log, facility_of
 from instep.frontends.lsyncd.words import CommandLine, WordsError, log_words, read
-from instep.ports import Handler
+from instep.ports import Observer
 from instep.spec import MirrorSpec
 
 FATAL: Final = 255
@@ -26,7 +26,7 @@ class Run(Protocol):
     """Runs a handler until it ends."""
 
     def __call__(
-        self, handler: Handler, mirrors: Sequence[MirrorSpec], *, told: Callable[[int], None]
+        self, handler: Observer, mirrors: Sequence[MirrorSpec], *, told: Callable[[int], None]
     ) -> tuple[int, int]:
         """The exit status, and the signal that ended it, if one did; ``told`` is called with each such signal."""
 
@@ -82,7 +82,10 @@ class _Session:
             self._start(settings, daemon=daemon, stack=stack)
             while True:
                 mirrors = self._mirrors(loader)
-                status, number = self._run(loader.handler, mirrors, told=self._told)
+                try:
+                    status, number = self._run(loader.handler, mirrors, told=self._told)
+                finally:
+                    loader.close()
                 if number != signal.SIGHUP:
                     break
                 text, loader = self._again(text, loader)

@@ -57,7 +57,8 @@ end
 
 -- What follows from the exit code of an initial sync. Without insist a target that cannot be reached ends the daemon,
 -- so that whoever starts it learns of it.
-local function after_start(config, map, code, done)
+local function after_start(agent, map, code, done)
+	local config = agent.config
 	local found = verdict(map, code)
 	local way = config.source .. " -> " .. (config.target or (config.host and config.host .. ":" .. config.targetdir) or "")
 	if found == "ok" then
@@ -67,7 +68,7 @@ local function after_start(config, map, code, done)
 		log("Normal", done or ("Startup of " .. way .. " finished."))
 		return "ok"
 	elseif found == "again" then
-		if core.insists() then
+		if agent.etype ~= "Init" or core.insists() then
 			log("Normal", "Retrying startup of ", way, ": ", code)
 			return "again"
 		end
@@ -89,7 +90,7 @@ function default.collect(agent, code)
 		if not map then
 			map = { [0] = "ok" }
 		end
-		return after_start(config, map, code)
+		return after_start(agent, map, code)
 	end
 	local found = verdict(map, code) or (code == 0 and not map and "ok") or nil
 	if agent.isList then
@@ -134,28 +135,23 @@ end
 
 default.checkgauge = gauge[[
 	action checkgauge collect delay exitcodes init maxDelays maxProcesses onAttrib onCreate onModify onDelete onStartup
-	onMove prepare source target full onFull collapse
+	onMove prepare source target full onFull collapse crontab tunnel
 ]]
 
 -- Keys of other versions, or that people write though they never meant anything; they are said once and ignored.
 local tolerated = gauge[[name subdirs monitor xargs rsyncOps rsyncOpts statusIntervall recursive]]
 
--- Known keys that ask for what is not there: ignoring them would leave out what somebody relies on.
-local missing = gauge[[crontab tunnel]]
-
 local function check_keys(config, allowed, prefix, level)
 	for key, value in pairs(config) do
 		local known = allowed[key]
 		if not known then
-			if missing[key] then
-				error('Parameter "' .. prefix .. key .. '" is not supported here.', level)
-			elseif tolerated[key] then
+			if tolerated[key] then
 				log("Warn", 'Parameter "', prefix, key, '" has no effect.')
 			elseif key ~= "_source" then
 				error('Parameter "' .. prefix .. tostring(key)
 					.. '" unknown. ( if this is not a typo add it to checkgauge )', level)
 			end
-		elseif type(known) == "table" then
+		elseif type(known) == "table" and not getmetatable(value) then
 			if type(value) ~= "table" then
 				error('Parameter "' .. prefix .. key .. '" must be a table.', level)
 			end
@@ -271,8 +267,26 @@ local function deletes(config, phase)
 	return config.delete == true or config.delete == phase
 end
 
-local function rsync_target(config)
-	return config.host and (config.host .. ":" .. config.targetdir) or config.target
+-- The words for rsync, and its target, for one run: over the tunnel, or the connection that is kept, if there is one.
+local function rsync_way(config, inlet)
+	local target = config.host and (config.host .. ":" .. config.targetdir) or config.target
+	local words = config.rsync._computed
+	if config.tunnel then
+		local data = inlet.getSubstitutionData(nil, {})
+		return substitudeCommands(words, data), substitudeCommands(target, data)
+	end
+	local kept = config.ssh and core.kept_words(inlet, true) or {}
+	if #kept == 0 then
+		return words, target
+	end
+	local found = {}
+	for _, word in ipairs(words) do
+		if not word:starts("--rsh=") then
+			found[#found + 1] = word
+		end
+	end
+	found[#found + 1] = "--rsh=ssh " .. table.concat(kept, " ") .. " " .. table.concat(config.ssh._computed, " ")
+	return found, target
 end
 
 -- Brings the whole tree over.
@@ -283,7 +297,7 @@ local function rsync_all(event, label)
 	if config.rsync.delete_excluded then
 		delete[#delete + 1] = "--delete-excluded"
 	end
-	local target = rsync_target(config)
+	local computed, target = rsync_way(config, inlet)
 	local words = {}
 	if #filters > 0 then
 		for _, pattern in ipairs(excludes) do
@@ -300,7 +314,7 @@ local function rsync_all(event, label)
 		log("Normal", "recursive ", label, " rsync: ", config.source, " -> ", target)
 	end
 	words[#words + 1] = delete
-	words[#words + 1] = config.rsync._computed
+	words[#words + 1] = computed
 	words[#words + 1] = "-r"
 	words[#words + 1] = config.source
 	words[#words + 1] = target
@@ -316,12 +330,14 @@ function rsync.full(event)
 end
 
 -- Brings a list of changes over.
-local function rsync_list(config, list)
+local function rsync_list(inlet, list)
+	local config = inlet.getConfig()
+	local computed, target = rsync_way(config, inlet)
 	local names = core.include_list(list)
 	log("Normal", "Calling rsync with filter-list of new/modified files/dirs\n", table.concat(names, "\n"))
-	spawn(list, config.rsync.binary, "<", table.concat(names, "\000"), config.rsync._computed, "-r",
+	spawn(list, config.rsync.binary, "<", table.concat(names, "\000"), computed, "-r",
 		deletes(config, "running") and { "--delete", "--ignore-errors" } or {}, "--force", "--from0",
-		"--include-from=-", "--exclude=*", config.source, rsync_target(config))
+		"--include-from=-", "--exclude=*", config.source, target)
 end
 
 local function is_whole(event)
@@ -353,7 +369,7 @@ function rsync.action(inlet)
 		end)
 	end
 	if list.size() > 0 then
-		rsync_list(config, list)
+		rsync_list(inlet, list)
 	else
 		inlet.discardEvent((inlet.getEvent()))
 	end
@@ -437,13 +453,18 @@ function rsyncssh.action(inlet)
 		log("Normal", "Moving ", event.path, " -> ", event2.path)
 		local from, to = quoted(config.targetdir .. event.path), quoted(config.targetdir .. event2.path)
 		-- A name that was not there to be moved is brought over instead: the exit code tells.
-		spawn(event, config.ssh.binary, config.ssh._computed, config.host, "mv", from, to, "||", "{", "rm", "-rf",
+		local words, host = config.ssh._computed, config.host
+		if config.tunnel then
+			local data = inlet.getSubstitutionData(nil, {})
+			words, host = substitudeCommands(words, data), substitudeCommands(host, data)
+		end
+		spawn(event, config.ssh.binary, core.kept_words(inlet, false), words, host, "mv", from, to, "||", "{", "rm", "-rf",
 			from .. ";", "exit", NOT_MOVED .. ";", "}")
 		return
 	end
 	local list = core.all_changes(inlet, true)
 	if list.size() > 0 then
-		rsync_list(config, list)
+		rsync_list(inlet, list)
 	else
 		inlet.discardEvent(event)
 	end
@@ -452,7 +473,7 @@ end
 function rsyncssh.collect(agent, code)
 	local config = agent.config
 	if not agent.isList and (agent.etype == "Init" or agent.etype == "Full") then
-		return after_start(config, config.rsyncExitCodes, code,
+		return after_start(agent, config.rsyncExitCodes, code,
 			'Startup of "' .. config.source .. '" finished: ' .. code)
 	end
 	local map, what = config.rsyncExitCodes, "(list)"
@@ -524,7 +545,7 @@ end
 function direct.collect(agent, code)
 	if not agent.isList and (agent.etype == "Init" or agent.etype == "Full") then
 		local config = agent.config
-		return after_start(config, config.rsyncExitCodes, code,
+		return after_start(agent, config.rsyncExitCodes, code,
 			'Startup of "' .. config.source .. '" finished: ' .. code)
 	end
 	return "ok"

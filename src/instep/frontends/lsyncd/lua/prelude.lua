@@ -132,11 +132,42 @@ function readdir(path)
 	return names
 end
 
-function observefd()
-	error("Watching file descriptors is not possible here.", raise_at)
+-- Calls one function whenever a descriptor can be read, another whenever it can be written; nil: of no interest.
+function observefd(fd, ready, writey)
+	if type(fd) ~= "number" then
+		error("observefd needs a file descriptor", raise_at)
+	end
+	core.observe(fd, ready and function() ready(fd) end or nil, writey and function() writey(fd) end or nil)
 end
 
-nonobservefd = observefd
+function nonobservefd(fd)
+	core.observe(fd, nil, nil)
+end
+
+function dump(value)
+	if type(value) ~= "table" then
+		return shown(value)
+	end
+	local parts = {}
+	for key, each in pairs(value) do
+		parts[#parts + 1] = "[" .. shown(key) .. "] = " .. dump(each)
+	end
+	return "{ " .. table.concat(parts, ", ") .. " }"
+end
+
+-- The table of 2.3, without what takes part in the inside of that program.
+lsyncd = {
+	log = log, now = now, readdir = readdir, terminate = terminate, dump = dump,
+	observe_fd = observefd, nonobserve_fd = nonobservefd,
+	get_free_port = core.free_port,
+	get_file_size = core.size,
+	get_process_info = function() return core.processes() end,
+	jiffies_from_seconds = timestamp,
+	kill = core.kill,
+	realdir = core.realdir,
+	splitQuotedString = function(text) return core.split(text) end,
+	stackdump = function() log("Error", debug.traceback("", 2)) end,
+}
 
 ------------------------------------------------------------------------------------------------------------ settings
 
@@ -170,6 +201,57 @@ settings = setmetatable({}, {
 	end,
 })
 local settings_object = settings
+
+------------------------------------------------------------------------------------------------------------- tunnels
+
+local Tunneled = {}  -- the key, and the metatable, of what tunnel{ ... } answers
+
+-- Replaces ^name and ${name} by the values for these names, in a text or in all texts of a list.
+function substitudeCommands(given, data)
+	if type(given) == "table" then
+		local found = {}
+		for n, each in ipairs(given) do
+			found[n] = substitudeCommands(each, data)
+		end
+		return found
+	end
+	local function value(whole, name)
+		return data[name] and tostring(data[name]) or whole
+	end
+	return (tostring(given):gsub("(%^(%a+))", value):gsub("(%${(%a+)})", value))
+end
+
+local tunnel_keys = {
+	command = true, mode = true, parallel = true, readyDelay = true, retryDelay = true, localhost = true, name = true,
+	checkExitCodes = true,
+}
+
+function tunnel(given)
+	if type(given) ~= "table" or given.command == nil then
+		error('tunnel needs a "command"', raise_at)
+	end
+	for key in pairs(given) do
+		if not tunnel_keys[key] then
+			error('Parameter "tunnel.' .. tostring(key) .. '" unknown.', raise_at)
+		end
+	end
+	if given.mode ~= nil and given.mode ~= "command" and given.mode ~= "pool" then
+		error('"tunnel.mode" must be "command" or "pool"', raise_at)
+	end
+	local words = type(given.command) == "table" and given.command or core.split(given.command)
+	for n, word in ipairs(words) do
+		words[n] = tostring(word)
+	end
+	local count = given.mode == "pool" and given.parallel or 1
+	for name, number in pairs{ parallel = count, readyDelay = given.readyDelay or 0, retryDelay = given.retryDelay or 0 } do
+		if type(number) ~= "number" or number < (name == "parallel" and 1 or 0) then
+			error('"tunnel.' .. name .. '" must be a number', raise_at)
+		end
+	end
+	local number = core.tunnel(words, given.name or "", given.localhost or "localhost", count, given.readyDelay or 5,
+		given.retryDelay or 10)
+	return setmetatable({ [Tunneled] = number }, Tunneled)
+end
 
 -------------------------------------------------------------------------------------------------------- inheritance
 
@@ -411,6 +493,18 @@ function inlet_functions.createFullEvent(sync, path)
 	return event_of(sync, core.special(sync.number, "Full", path or "/"))
 end
 
+-- What a tunnel's variables stand for now; with what is in a table besides.
+function inlet_functions.getSubstitutionData(sync, _, data)
+	local found = {}
+	for name, value in pairs(data or {}) do
+		found[name] = value
+	end
+	for name, value in pairs(core.tunnel_values(sync.number)) do
+		found[name] = value
+	end
+	return found
+end
+
 local sync_of = setmetatable({}, { __mode = "k" })  -- by inlet
 
 local function make_inlet(sync)
@@ -444,6 +538,12 @@ end
 -- For the defaults: the list for rsync, and the destination of a move as something new.
 function core.include_list(list)
 	return core.patterns((idents_of(list)))
+end
+
+-- The words by which ssh, or the ssh of rsync, goes over the connection that is kept for a sync.
+function core.kept_words(inlet, for_rsync)
+	local sync = sync_of[inlet]
+	return sync and core.kept(sync.number, for_rsync) or {}
 end
 
 function core.bring_destination(event)
@@ -638,6 +738,9 @@ function sync(given)
 	for name, value in pairs(core.overrides()) do
 		config[name] = value
 	end
+	if config.tunnel ~= nil and getmetatable(config.tunnel) ~= Tunneled then
+		error('Parameter "tunnel" must be made by tunnel{ ... }', raise_at)
+	end
 	check_number(config, "delay", 3)
 	check_number(config, "maxDelays", 3)
 	check_number(config, "maxProcesses", 3)
@@ -659,6 +762,9 @@ function sync(given)
 	local source, wrong = core.add(number, config)
 	if not source then
 		error(wrong, raise_at)
+	end
+	if config.tunnel then
+		core.bind_tunnel(number, rawget(config.tunnel, Tunneled))
 	end
 	config._source = config.source
 	config.source = source
