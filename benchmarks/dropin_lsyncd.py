@@ -66,12 +66,16 @@ def burst(bench: Bench) -> Iterator[Line]:
     files, directories = bench.size(20_000, 400), bench.size(1_000, 20)
     place = bench.places[0]
     source, target = f"{place.path}/s", f"{place.path}/t"
-    for name, options, reach in (("", (), 0.25), (", step by step", _STEPS, 1.0)):
-        wall = Line(f"lsyncd drop-in, {files:,} new files with -rsync -delay 1{name}", "s", place.name)
+    for name, options, reach in (
+        ("-delay 0", ("-delay", "0"), 0.25),
+        ("-delay 1", ("-delay", "1"), 0.25),
+        ("-delay 1, step by step", ("-delay", "1", *_STEPS), 1.0),
+    ):
+        wall = Line(f"lsyncd drop-in, {files:,} new files with -rsync {name}", "s", place.name)
         wall.reaches = (Reach(1.0, "lsyncd"),)
         cpu = Line("… CPU", "s", place.name, reaches=(Reach(reach, "lsyncd"),))
         for _ in range(bench.rounds):
-            for tool in _both("-rsync", "-delay", "1", *options):
+            for tool in _both("-rsync", *options):
                 clear(source, target)
                 with Mirror(tool, source, target) as mirror:
                     used_s = mirror.rested_usage_s()

@@ -15,8 +15,10 @@ from instep.spec import MirrorSpec, ModuleKind
 
 if TYPE_CHECKING:
     from instep.daemon.bringing import Bringing
+    from instep.daemon.sight import Sight
     from instep.engines.modules.module import Module
     from instep.frontends.clsync.main import Task
+    from instep.ports import Place
 
 
 def inosync(argv: Sequence[str] | None = None) -> int:
@@ -133,6 +135,9 @@ def _run_task(task: Task) -> int:
         launcher = None if confining is None else confining.lower()
         task.confined(helper)
 
+        def see(place: Place) -> Sight:
+            return OwnSight(place) if helper is None else helper.sight()
+
         def ready() -> None:
             if helper is not None:
                 helper.reload()  # What is watched from now on is decided as here.
@@ -144,7 +149,6 @@ def _run_task(task: Task) -> int:
             nonlocal unit
             engine = _engine_of(task, umask)
             workshop = Workshop(umask=umask, launcher=launcher, helper=helper, module=module, engine=engine)
-            see = OwnSight if helper is None else lambda _: helper.sight()
             unit = Served(task.handler, workshop, server=server, see=see, ready=ready)
             return [unit]
 

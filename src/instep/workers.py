@@ -1,7 +1,6 @@
 """Worker processes for bulk work that would hold up the loop: started when first needed, ended after a while of rest.
 
-A worker is a bare interpreter that inherits some descriptors. Frames on its stdin and stdout: u32 length, then a value
-by marshal, since both ends are one program and one interpreter. It ends when its stdin does.
+A worker is a bare interpreter that inherits some descriptors and runs ``instep.serving``. It ends when its stdin does.
 """
 
 from __future__ import annotations
@@ -10,25 +9,19 @@ import asyncio
 import logging
 import marshal
 import os
-import signal
-import struct
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Sequence
 
 from instep.logs import fields
+from instep.serving import LENGTH, Values
 
 log = logging.getLogger(__name__)
 
 IDLE_S = 30.0
 END_S = 5.0
-LENGTH = struct.Struct("=I")
 _LIBRARY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _START = "import sys; sys.path.insert(0, sys.argv.pop()); from {module} import main; main()"
-
-Values = tuple[Any, ...]
-"""Plain values, as marshal takes them."""
 
 
 class WorkerDied(Exception):
@@ -178,42 +171,3 @@ class Pool:
             worker.stdin.close()  # It ends by itself when its stdin does.
             self._all.discard(worker)
         self._idle.clear()
-
-
-def serve(prepare: Callable[[Values], Callable[[Values], Values]]) -> None:
-    """The worker's side: greeted once, then a job after the other, until stdin ends. Owns the process."""
-    # The terminal's Ctrl-C goes to the whole group: only the daemon decides when to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.umask(0)  # Modes are given exactly.
-    stdin = os.fdopen(0, "rb", buffering=1 << 18)
-    try:
-        work = prepare(_receive(stdin))
-    except EOFError:
-        return
-    while True:
-        try:
-            job = _receive(stdin)
-        except EOFError:
-            return
-        answer = marshal.dumps(work(job))
-        view = memoryview(LENGTH.pack(len(answer)) + answer)
-        try:
-            while view:
-                view = view[os.write(1, view) :]
-        except BrokenPipeError:
-            return
-
-
-def _receive(stream: BinaryIO) -> Values:
-    read = stream.read
-    head = read(LENGTH.size)
-    if len(head) < LENGTH.size:
-        raise EOFError
-    (length,) = LENGTH.unpack(head)
-    body = read(length)
-    if len(body) < length:
-        raise EOFError
-    value = marshal.loads(body)  # noqa: S302  # from our own parent, over a pipe
-    assert isinstance(value, tuple)
-    return value

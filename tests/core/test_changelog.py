@@ -83,6 +83,26 @@ def test_a_batch_of_an_away_target_is_given_out_again() -> None:
     assert b"a" in names(again)
 
 
+def test_nothing_is_added_to_a_change_that_was_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines rely on it: what was read for a change is good for that change."""
+    monkeypatch.setattr(changelog_module, "COMPACT_MIN", 2)
+    log = ChangeLog(quiet_s=1.0, hold_s=100.0)
+    cursor = log.add_cursor()
+    log.note(report(b"a"), 0.0)
+    ticket, (given,) = log.take(cursor, 1.0, 100)
+    log.give_back(cursor, ticket)
+    for number in range(20):  # Each leaves an emptied slot; then they are cleared away, and the others renumbered.
+        log.note(report(b"b"), number / 100)
+    ticket, none = log.take(cursor, 0.5, 100)
+    assert none == []
+    log.acknowledge(cursor, ticket, ())
+    assert len(log._slots) == 2
+    log.note(report(b"a"), 1.0)
+    _, changes = log.take(cursor, 3.0, 100)
+    assert sorted(names(changes)) == [b"a", b"b"]
+    assert all(change is not given for change in changes)
+
+
 def test_a_full_batch_ends_with_a_directory() -> None:
     log = ChangeLog()
     cursor = log.add_cursor()

@@ -187,3 +187,44 @@ def test_a_key_that_only_lets_the_agent_receive(
         check=False,
     )
     assert json.loads(answer.stdout)["engine"] == "remote", answer.stdout + answer.stderr
+
+
+def offer_only_python(sshd: Sshd) -> None:
+    """Let sessions find no other program; what ``offer_only`` would find may be a script that needs more of them."""
+    sshd.force(f'PATH={sshd.base}/far; export PATH; eval "$SSH_ORIGINAL_COMMAND"')
+
+
+@pytest.mark.parametrize("there", ["python3", "rsync"])
+def test_verifying_needs_no_more_over_there_than_mirroring(
+    start: Start, sshd: Sshd, source: Path, target: Path, there: str
+) -> None:
+    if there == "rsync":
+        sshd.offer_only("rsync")
+    else:
+        offer_only_python(sshd)
+    fill(source)
+    address = f"there:{target}"
+    assert start("--ssh", sshd.ssh, source, address, "--once").ended() == 0
+    (target / "d1/f1").write_text("edited there")
+    words = [sys.executable, "-m", "instep", "verify", "--state-dir=none", "--format=json", "--ssh", sshd.ssh]
+    words += [str(source), address]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "d1/f1" in {row.get("path") for row in rows}
+    assert rows[-1]["event"] == "verified"
+
+
+def test_a_running_mirror_heals_what_is_edited_at_its_far_target(
+    start: Start, sshd: Sshd, source: Path, target: Path
+) -> None:
+    offer_only_python(sshd)
+    fill(source)
+    daemon = start("--ssh", sshd.ssh, source, f"there:{target}", "--verify=every=200ms,checksum")
+    daemon.wait_following()
+    daemon.wait_event("verified", differences=0)
+    (target / "d0/f0").write_text("edited there")
+    (target / "extra").mkdir()
+    daemon.wait_equal(source, target)
+    daemon.wait_event("differs", path="d0/f0")
+    assert daemon.stop() == 0

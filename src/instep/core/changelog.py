@@ -278,9 +278,13 @@ class ChangeLog:
         self._trim()
 
     def _trim(self) -> None:
-        lowest = min(cursor.lowest for cursor in self._cursors)
-        done = lowest - self._base
-        if done > 0:
+        base = self._base
+        for cursor in reversed(self._cursors):  # Targets are served in turn, so the last one is behind the longest.
+            if cursor.lowest <= base:
+                break
+        else:
+            lowest = min(cursor.lowest for cursor in self._cursors)
+            done = lowest - base
             last = self._last
             for change in self._slots[:done]:
                 if change is not None and last.get(change.path) is change:
@@ -299,7 +303,7 @@ class ChangeLog:
         for cursor in self._cursors:
             cursor.shift(live, base)
         self._slots = list(kept)
-        self._given_out = max((cursor.taken for cursor in self._cursors), default=base)
+        self._given_out = base + bisect_left(live, self._given_out)
 
     def _fold(self, now_s: float) -> None:
         """Trade precision for memory; a cursor that was past the folded slots sees a little too much."""

@@ -30,6 +30,10 @@ class Step(enum.IntEnum):
     """Something of another type stands there: it has to go."""
 
 
+_KEEP, _ATTRIBUTES, _COMPARE, _WRITE, _REPLACE = Step
+"""Python 3.11 takes 0.25 us to get a member from its class, and ``step`` is asked of every file."""
+
+
 class Looked(Protocol):
     """As much of an lstat as is judged, wherever it was made."""
 
@@ -73,7 +77,7 @@ def step(source: os.stat_result, target: Looked | None, *, content: bool) -> Ste
     Symbolic links need their texts compared by the caller (COMPARE); a directory's content is not judged here.
     """
     if target is None:
-        return Step.WRITE
+        return _WRITE
     mode = source.st_mode
     if (
         not content
@@ -85,25 +89,25 @@ def step(source: os.stat_result, target: Looked | None, *, content: bool) -> Ste
         and source.st_gid == target.st_gid
         and mode & 0o170000 == stat.S_IFREG
     ):
-        return Step.KEEP  # By far the most frequent answer, so it comes first.
+        return _KEEP  # By far the most frequent answer, so it comes first.
     kind = stat.S_IFMT(mode)
     if kind != stat.S_IFMT(target.st_mode):
-        return Step.REPLACE
+        return _REPLACE
     if kind == stat.S_IFREG:
         if source.st_size != target.st_size:
-            return Step.WRITE
+            return _WRITE
         if source.st_mtime_ns != target.st_mtime_ns:
             # A file system with coarser times cannot hold the source's: then only the content can tell.
             coarse = target.st_mtime_ns % 1_000_000 == 0 and source.st_mtime_ns // 10**9 == target.st_mtime_ns // 10**9
-            return Step.COMPARE if coarse else Step.WRITE
+            return _COMPARE if coarse else _WRITE
         if content or source.st_ctime_ns >= target.st_ctime_ns:
-            return Step.COMPARE
+            return _COMPARE
     elif kind == stat.S_IFLNK:
-        return Step.COMPARE
+        return _COMPARE
     elif kind in (stat.S_IFCHR, stat.S_IFBLK) and source.st_rdev != target.st_rdev:
-        return Step.WRITE
+        return _WRITE
     if mode != target.st_mode or source.st_uid != target.st_uid or source.st_gid != target.st_gid:
-        return Step.ATTRIBUTES
+        return _ATTRIBUTES
     if source.st_mtime_ns != target.st_mtime_ns:
-        return Step.ATTRIBUTES
-    return Step.KEEP
+        return _ATTRIBUTES
+    return _KEEP

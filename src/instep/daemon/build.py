@@ -15,8 +15,10 @@ from instep.spec import EngineName, MirrorSpec, Rule, TargetSpec
 
 if TYPE_CHECKING:
     from instep.engines.native.session import Settings
+    from instep.engines.native.small import LastRead
     from instep.engines.remote.contents import Contents
     from instep.engines.remote.engine import RemoteEngine
+    from instep.engines.remote.session import Settings as RemoteSettings
     from instep.engines.rsync.engine import RsyncEngine
 
 
@@ -29,6 +31,8 @@ class Ground:
     umask: int = 0o022
     contents: Contents | None = None
     """What the targets that agents serve share of what was read."""
+    last_read: LastRead | None = None
+    """What the targets on this machine share of it."""
 
 
 def build_verifier(built: Ground, target: TargetSpec, *, checksum: bool) -> Verifier:
@@ -40,9 +44,29 @@ def build_verifier(built: Ground, target: TargetSpec, *, checksum: bool) -> Veri
         return NativeVerifier(
             target.address, source_fd=built.source_fd, settings=_native_settings(built), checksum=checksum
         )
+    if _by_agent(spec, target):
+        from instep.engines.remote.verifier import RemoteVerifier  # noqa: PLC0415  # as above
+
+        agent = RemoteVerifier(
+            target.address,
+            source_fd=built.source_fd,
+            settings=_remote_settings(built, target),
+            checksum=checksum,
+            ssh_words=spec.ssh,
+            compress=spec.compress,
+        )
+        if target.engine is EngineName.REMOTE:
+            return agent
+        from instep.daemon.far import FarVerifier  # noqa: PLC0415  # as above
+
+        return FarVerifier(agent, lambda: _rsync_verifier(built, target, checksum=checksum))
+    return _rsync_verifier(built, target, checksum=checksum)
+
+
+def _rsync_verifier(built: Ground, target: TargetSpec, *, checksum: bool) -> Verifier:
     from instep.engines.rsync.verifier import RsyncVerifier  # noqa: PLC0415  # as above
 
-    never_writes = replace(built, spec=replace(spec, dry_run=True))
+    never_writes = replace(built, spec=replace(built.spec, dry_run=True))
     return RsyncVerifier(_rsync(never_writes, target), source_fd=built.source_fd, checksum=checksum)
 
 
@@ -109,8 +133,9 @@ def build_engine(built: Ground, target: TargetSpec) -> Engine:
             max_delete=spec.max_delete,
             big_wait_s=big,
             workers=spec.workers,
+            last_read=built.last_read,
         )
-    if engine_of(target) is EngineName.REMOTE and not (target.engine is EngineName.AUTO and spec.rsync_args):
+    if _by_agent(spec, target):
         agent = _remote(built, target)
         if target.engine is EngineName.REMOTE:
             return agent
@@ -118,6 +143,11 @@ def build_engine(built: Ground, target: TargetSpec) -> Engine:
 
         return FarEngine(target.address, agent, lambda: _rsync(built, target))
     return _rsync(built, target)
+
+
+def _by_agent(spec: MirrorSpec, target: TargetSpec) -> bool:
+    """Whether an agent is to serve it, at least if there is a python3."""
+    return engine_of(target) is EngineName.REMOTE and not (target.engine is EngineName.AUTO and spec.rsync_args)
 
 
 def _patterns(spec: MirrorSpec, target: TargetSpec) -> tuple[Rule, ...]:
@@ -135,29 +165,35 @@ def _patterns(spec: MirrorSpec, target: TargetSpec) -> tuple[Rule, ...]:
 
 def _remote(built: Ground, target: TargetSpec) -> RemoteEngine:
     from instep.engines.remote.engine import RemoteEngine  # noqa: PLC0415  # as above
-    from instep.engines.remote.session import Settings as RemoteSettings  # noqa: PLC0415
 
     spec = built.spec
     return RemoteEngine(
         target.address,
         source_fd=built.source_fd,
-        settings=RemoteSettings(
-            spec.preserve,
-            rules=_patterns(spec, target),
-            delete=spec.delete,
-            delete_excluded=spec.delete_excluded,
-            one_file_system=spec.one_file_system,
-            dry_run=spec.dry_run,
-            inplace_bytes=spec.inplace_bytes,
-            large_bytes=spec.pace.big_bytes,
-            bandwidth_bytes_per_s=spec.bandwidth_bytes_per_s,
-            umask=built.umask,
-        ),
+        settings=_remote_settings(built, target),
         max_delete=spec.max_delete,
         big_wait_s=functools.partial(big_wait_s, spec.pace),
         ssh_words=spec.ssh,
         compress=spec.compress,
         contents=built.contents,
+    )
+
+
+def _remote_settings(built: Ground, target: TargetSpec) -> RemoteSettings:
+    from instep.engines.remote.session import Settings  # noqa: PLC0415  # as above
+
+    spec = built.spec
+    return Settings(
+        spec.preserve,
+        rules=_patterns(spec, target),
+        delete=spec.delete,
+        delete_excluded=spec.delete_excluded,
+        one_file_system=spec.one_file_system,
+        dry_run=spec.dry_run,
+        inplace_bytes=spec.inplace_bytes,
+        large_bytes=spec.pace.big_bytes,
+        bandwidth_bytes_per_s=spec.bandwidth_bytes_per_s,
+        umask=built.umask,
     )
 
 
@@ -172,6 +208,7 @@ def _native_settings(built: Ground) -> Settings:
         delete_excluded=spec.delete_excluded,
         one_file_system=spec.one_file_system,
         dry_run=spec.dry_run,
+        stamps_equal=spec.stamps_equal,
         inplace_bytes=spec.inplace_bytes,
         large_bytes=min(LARGE_BYTES, spec.pace.big_bytes),
         bandwidth_bytes_per_s=spec.bandwidth_bytes_per_s,

@@ -1,14 +1,15 @@
-"""The engine for a target that ssh reaches: the agent where python3 runs it, else rsync. Decided by the first open."""
+"""What serves a target that ssh reaches: the agent where python3 runs it, else rsync. Decided by the first open."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from instep.engines.remote.connection import NoPython
 from instep.logs import fields
-from instep.model import Batch, Change, Landmarks, Outcome
-from instep.ports import Attentive, Engine
+from instep.model import Batch, Change, Difference, Landmarks, Outcome
+from instep.ports import Attentive, Engine, Verifier
 
 log = logging.getLogger(__name__)
 
@@ -90,3 +91,38 @@ class FarEngine:
     async def close(self) -> None:
         """As the engine does."""
         await self._engine.close()
+
+
+class FarVerifier:
+    """Hands everything on to the verifier that was found to work. See ``instep.ports.Verifier``."""
+
+    def __init__(self, agent: Verifier, otherwise: Callable[[], Verifier]) -> None:
+        """Not yet open; ``otherwise`` makes what compares a target without python3."""
+        self.entries = 0
+        self._verifier = agent
+        self._otherwise = otherwise
+
+    async def open(self) -> None:
+        """Open it; if there is no python3 over there, rsync instead."""
+        try:
+            await self._verifier.open()
+        except NoPython:
+            await self._verifier.close()
+            self._verifier = self._otherwise()
+            await self._verifier.open()
+
+    async def differences(self) -> AsyncGenerator[Sequence[Difference], None]:
+        """As the verifier does."""
+        async with contextlib.aclosing(self._verifier.differences()) as found:
+            async for some in found:
+                self.entries = self._verifier.entries
+                yield some
+        self.entries = self._verifier.entries
+
+    async def again(self, suspects: Sequence[Difference]) -> Sequence[Difference]:
+        """As the verifier does."""
+        return await self._verifier.again(suspects)
+
+    async def close(self) -> None:
+        """As the verifier does."""
+        await self._verifier.close()

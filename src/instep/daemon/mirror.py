@@ -341,7 +341,7 @@ class Mirror:
                 reports = self._begin(reports)
             now_s = self._clock()
             for report in reports:
-                if report.scope is Scope.TREE and not report.path:
+                if not report.path and report.scope is Scope.TREE:
                     self._lost()
                 elif everything or self._admits(report):
                     note(report, now_s)

@@ -27,8 +27,13 @@ class Built(Ground):
 
 def build_targets(built: Built) -> list[Target]:
     """The targets, not yet open."""
-    if sum(engine_of(target) is EngineName.REMOTE for target in built.spec.targets) > 1:
-        from instep.engines.remote.contents import Contents  # noqa: PLC0415  # each loads only what it needs
+    engines = [engine_of(target) for target in built.spec.targets]
+    if engines.count(EngineName.NATIVE) > 1:
+        from instep.engines.native.small import LastRead  # noqa: PLC0415  # each loads only what it needs
+
+        built = replace(built, last_read=LastRead())
+    if engines.count(EngineName.REMOTE) > 1:
+        from instep.engines.remote.contents import Contents  # noqa: PLC0415  # as above
 
         built = replace(built, contents=Contents())
     return [

@@ -9,8 +9,8 @@ from dataclasses import astuple
 from instep.core.filters import Filter
 from instep.index.scan import Scanner
 from instep.index.store import BrokenIndex, Store
+from instep.serving import Values, serve
 from instep.spec import Rule
-from instep.workers import Values, serve
 
 COMPARE = 0
 """(COMPARE, (number of the comparison, path of a store, …), [directory, …], entries_max) -> Findings, or (reason,)"""

@@ -67,6 +67,7 @@ RESCAN_S = 60.0
 _ENTRY, _TREE = Scope.ENTRY, Scope.TREE
 _EVERYTHING = Report(ROOT, _TREE, content=False)
 _UNUSUAL = FAN_ONDIR | FAN_Q_OVERFLOW
+_DIRECTORY_ATTRIBUTES = FAN_ONDIR | FAN_ATTRIB
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK
 _FID = FAN_EVENT_INFO_TYPE_FID
 _DFID = FAN_EVENT_INFO_TYPE_DFID
@@ -254,6 +255,8 @@ class FanotifyMonitor:
         unpack = EVENT.unpack_from
         unpack_record = RECORD.unpack_from
         find = self._places.cache.get
+        gone = self._places.gone
+        gone.clear()
         index = buffer.index
         append = reports.append
         make = tuple.__new__  # Report() itself takes twice the time (measured: 0.30 us).
@@ -266,11 +269,18 @@ class FanotifyMonitor:
             length, mask, kind, record_bytes, handle_bytes = unpack(buffer, at)
             events += 1
             if mask & _UNUSUAL:
-                pass
+                if (
+                    mask == _DIRECTORY_ATTRIBUTES
+                    and kind == _DFID_NAME
+                    and find(buffer[at + 28 : at + 44 + handle_bytes]) is False
+                ):
+                    at += length  # The times of a directory outside: our own doing at a target, with every change.
+                    continue
             elif kind == _DFID_NAME:
                 name_at = at + 44 + handle_bytes
-                place = find(buffer[at + 28 : name_at])
-                if place is False:
+                key = buffer[at + 28 : name_at]
+                place = find(key)
+                if place is False or (place is None and key in gone):
                     at += length
                     continue
                 if place is not None and buffer[name_at] != _HASH:
@@ -374,9 +384,12 @@ class FanotifyMonitor:
                 # The events of what was in a removed directory may have no path any more: all of it is in this TREE.
                 scope = _TREE if mask & (FAN_CREATE | FAN_DELETE) else _ENTRY
                 reports.append(Report(RelPath(place + name), scope, content, True))
-        if itself is not None and mask & FAN_CREATE and not mask & FAN_DELETE and name != b"." and len(places) == 1:
+        if itself is not None and mask & FAN_CREATE and not mask & FAN_DELETE and name != b".":
             # Spares looking up every new directory. A directory is created once, so its renames are all still to come.
-            self._places.learn(itself, places[0] + name + b"/")
+            if len(places) == 1:
+                self._places.learn(itself, places[0] + name + b"/")
+            elif self._places.cache.get(key) is False:
+                self._places.learn(itself, False)
 
     def _take_file(self, mask: int, keys: dict[int, bytes], name: bytes | None, reports: list[Report]) -> None:
         content = mask != FAN_ATTRIB

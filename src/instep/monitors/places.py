@@ -64,6 +64,9 @@ class Places:
         self._root_fd = root_fd
         self.cache: dict[bytes, bytes | Literal[False]] = {}
         """Where a directory stands; False: outside. Directories that are seen at several places are not in it."""
+        self.gone: set[bytes] = set()
+        """Directories found to be removed. Whoever reads events empties it before each lot: those of the lot at hand
+        happened before it was found out, but a later directory may, on some file systems, get the same handle."""
         self._several: dict[bytes, tuple[bytes, ...]] = {}
         self.parent_key: bytes | None = None
         """The directory that the root is an entry of, once something has happened in it."""
@@ -113,6 +116,8 @@ class Places:
         several = self._several.get(key)
         if several is not None:
             return several
+        if key in self.gone:
+            return ()
         paths = self._find(key, is_directory=True)
         if paths is None:
             return ()
@@ -145,6 +150,7 @@ class Places:
                 path = self._below_mount(mount, key, is_directory=is_directory)
             except OSError as error:
                 if error.errno == errno.ESTALE:
+                    self.gone.add(key)
                     return None  # Gone: that is an event of a directory above, which still has a path.
                 self.doubt = error.strerror or str(error)
                 return None

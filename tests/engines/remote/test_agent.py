@@ -57,7 +57,10 @@ def test_it_is_source_for_python_3_8() -> None:
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names} | {
         node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module
     }
-    assert imported - {"xxhash", "zstandard", "compression"} <= sys.stdlib_module_names | {"collections.abc", "__future__"}
+    assert imported - {"xxhash", "zstandard", "compression"} <= sys.stdlib_module_names | {
+        "collections.abc",
+        "__future__",
+    }
     # Added after 3.8: what the parser does not see.
     for newer in (
         "removeprefix",
@@ -227,7 +230,9 @@ def test_decoding_never_fails_otherwise_than_it_says(data: bytes) -> None:
 @given(st.dictionaries(st.binary(min_size=1, max_size=20).filter(lambda n: b"/" not in n and b"\0" not in n and n not in (b".", b"..")), st.tuples(st.integers(0, 2**32 - 1), st.integers(-(2**63), 2**63 - 1), st.binary(max_size=50))))  # fmt: skip
 @settings(max_examples=50, deadline=None)
 def test_a_listing_comes_back(names: dict[bytes, tuple[int, int, bytes]]) -> None:
-    entries = {name: agent.Entry(mode, 1, 2, 3, time, time, 0, 1, 4, extra) for name, (mode, time, extra) in names.items()}
+    entries = {
+        name: agent.Entry(mode, 1, 2, 3, time, time, 0, 1, 4, extra) for name, (mode, time, extra) in names.items()
+    }
     packed = b"".join(agent.pack_listed(name, entry) for name, entry in entries.items())
     assert agent.unpack_listing(packed) == entries
 

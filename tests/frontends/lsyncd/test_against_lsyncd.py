@@ -11,6 +11,7 @@ import pytest
 
 from tests.frontends.lsyncd.conftest import Start
 from tests.frontends.lsyncd.daemon import DEBIANS, OURS, Daemon, wrapper
+from tests.system.sshd import Sshd
 
 pytestmark = pytest.mark.skipif(DEBIANS is None, reason="needs lsyncd")
 
@@ -108,6 +109,54 @@ def test_trees_and_words_agree(start: Start, tmp_path: Path) -> None:
     assert names == their_names
     assert told(here) == told(there)
     assert (ours.stop(), theirs.stop()) == (143, 143)
+
+
+FAR = """
+settings{ nodaemon=true }
+sync{ default.rsyncssh, source="@/s", host="there", targetdir="@/t", delay=0.5, filter={ "+ /keep.o", "- *.o" },
+    rsync={ compress=true }, ssh={ binary="@/bin/ssh", options={ BatchMode="yes" }, port=PORT } }
+"""
+
+
+def moves(top: Path) -> list[str]:
+    """The renames that were made there, up to what is done if one fails."""
+    lines = (top / "calls").read_text().replace(str(top), "@").splitlines()
+    return [line.partition(" ||")[0] for line in lines if " mv " in line]
+
+
+def test_far_trees_and_renames_agree(start: Start, tmp_path: Path, server: Sshd) -> None:
+    assert DEBIANS is not None
+    daemons = []
+    for name, program in (("ours", OURS), ("theirs", (DEBIANS,))):
+        top = tmp_path / name
+        top.mkdir()
+        prepare(top)
+        (top / "s/keep.o").write_text("kept")
+        ssh = top / "bin/ssh"
+        ssh.write_text(f'#!/bin/sh\necho "$*" >> {top}/calls\nexec {server.programs}/ssh "$@"\n')
+        ssh.chmod(0o755)
+        config = FAR.replace("PORT", str(server.port))
+        daemons.append((start(config=config, program=program, top=top), top))
+    for daemon, _ in daemons:
+        daemon.said("finished: 0")
+    for step in range(len(LINES)):
+        change(daemons, step)
+        for daemon, top in daemons:
+            there = {**expected(top), "keep.o": b"kept"}
+            daemon.wait(lambda top=top, there=there: listing(top / "t") == there, f"step {step}")  # type: ignore[misc]  # bound now
+            # Until the list is done with, a rename of what is on it is another story.
+            daemon.wait(lambda daemon=daemon: rests(daemon), "rest")  # type: ignore[misc]  # as above
+    (ours, here), (theirs, there_too) = daemons
+    assert sorted(moves(here)) == sorted(moves(there_too))
+    assert len(moves(here)) == 2
+    assert (ours.stop(), theirs.stop()) == (143, 143)
+
+
+def rests(daemon: Daemon) -> bool:
+    text = daemon.text()
+    return text.count("Calling rsync") == text.count("Finished (list)") and text.count("Moving ") == text.count(
+        "Finished Move"
+    )
 
 
 def told(top: Path) -> set[str]:

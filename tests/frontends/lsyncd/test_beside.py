@@ -22,8 +22,8 @@ def test_a_schedule_brings_everything_over_again(start: Start, source: Path, tmp
         config="""
         settings{ nodaemon=true }
         sync{ default.rsync, source="@/s", target="@/t", init=false, crontab={ "* * * * * *" } }
-        sync{ default.rsync, source="@/s", target="@/blocked/t", init=false, crontab={ "* * * * * *" } }
-        sync{ source="@/s", init=false, crontab="*/1 * * * * *", onFull="/bin/sh -c 'echo full >> @/fulls'" }
+        sync{ default.rsync, source="@/s", target="@/blocked/t", delay=0, init=false, crontab={ "* * * * * *" } }
+        sync{ source="@/s", init=false, crontab="*/1 * * * * *", onFull="echo full >> @/fulls" }
         """,
     )
     daemon.equal(source, tmp_path / "t")
@@ -32,8 +32,8 @@ def test_a_schedule_brings_everything_over_again(start: Start, source: Path, tmp
     (tmp_path / "t/a").unlink()
     (tmp_path / "t/extra").write_text("extra")
     daemon.equal(source, tmp_path / "t")
-    daemon.wait(lambda: (tmp_path / "fulls").exists(), "the command")
-    daemon.said(f"Retrying startup of {source}/ -> {tmp_path}/blocked/t/")
+    daemon.wait((tmp_path / "fulls").exists, "the command")
+    daemon.said("Retrying Full on ")
     (tmp_path / "blocked").unlink()
     (tmp_path / "blocked").mkdir()
     daemon.equal(source, tmp_path / "blocked/t")
@@ -95,9 +95,7 @@ def children(daemon: Daemon) -> list[tuple[int, str]]:
     return found
 
 
-def test_renames_at_a_far_target_share_one_connection(
-    start: Start, source: Path, tmp_path: Path, server: Sshd
-) -> None:
+def test_renames_at_a_far_target_share_one_connection(start: Start, source: Path, tmp_path: Path, server: Sshd) -> None:
     daemon = start(
         config="""
         settings{ nodaemon=true }
@@ -125,17 +123,14 @@ def test_renames_at_a_far_target_share_one_connection(
     before = accepted()
     daemon.equal(source, tmp_path / "t")
     assert accepted() == before
-    (master,) = [pid for pid, words in children(daemon) if "ControlPersist=no" in words]
+    ((master, words),) = [each for each in children(daemon) if "ControlPersist=no" in each[1]]
+    place = Path(words.partition("ControlPath=")[2].split()[0]).parent
+    assert place.stat().st_mode & 0o077 == 0
     os.kill(master, signal.SIGKILL)
     wait_until(lambda: not runs(master), "the end of the connection")
     assert rename(number + 1) > 0, "without it each has its own"
     assert daemon.stop() == 143
-    socket = next(word for word in daemon_words(daemon, master) if "ControlPath=" in word) if runs(master) else ""
-    assert not socket
-
-
-def daemon_words(daemon: Daemon, pid: int) -> list[str]:
-    return next((words.split() for each, words in children(daemon) if each == pid), [])
+    assert not place.exists()
 
 
 OBSERVING = """

@@ -12,13 +12,15 @@ import pytest
 
 from tests.frontends.lsyncd.conftest import Start
 
-OPERATIONS = int(os.environ.get("OPERATIONS", "40"))
+FULL = os.environ.get("INSTEP_SIZES") == "full"
+OPERATIONS = int(os.environ.get("OPERATIONS", "2000" if FULL else "40"))
+LATER_S = 5 if FULL else 0.5
 
 # The checksum option keeps a sync from being a plain mirror. It is also what makes rsync see a second write of the same
 # size within one second.
 CONFIG = """
 settings{ nodaemon=true }
-for name, delay in pairs{ now=0, soon=0.5 } do
+for name, delay in pairs{ now=0, soon=LATER } do
     sync{ default.rsync, source="@/s", target="@/t/rsync-" .. name, delay=delay, maxProcesses=name == "now" and 2 or 1,
         rsync={ checksum=true } }
     sync{ default.direct, source="@/s", target="@/t/direct-" .. name, delay=delay, rsync={ checksum=true } }
@@ -63,6 +65,7 @@ def operate(source: Path, chance: random.Random) -> None:
             pass
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server")
 def test_churn(start: Start, source: Path, tmp_path: Path) -> None:
     seed = int(os.environ.get("SEED", time.time_ns() % 1_000_000))
@@ -71,7 +74,7 @@ def test_churn(start: Start, source: Path, tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     for _ in range(50):
         operate(source, chance)
-    daemon = start(config=CONFIG)
+    daemon = start(config=CONFIG.replace("LATER", str(LATER_S)))
     targets = [
         tmp_path / "t" / f"{kind}-{when}"
         for kind in ("rsync", "direct", "fast", "ssh", "far")
@@ -81,7 +84,9 @@ def test_churn(start: Start, source: Path, tmp_path: Path) -> None:
         daemon.wait(target.is_dir, f"the start of {target.name}")
     for _ in range(OPERATIONS):
         operate(source, chance)
-        time.sleep(chance.choice([0, 0, 0, 0.005, 0.02]))  # not a wait: changes come at any moment of a transfer
+        time.sleep(
+            chance.choice([0, 0, 0, 0.005, 0.02, 0.5 if FULL else 0])
+        )  # not a wait: changes come at any moment of a transfer
     for target in targets:
         daemon.equal(source, target)
     assert daemon.stop() == 143

@@ -53,7 +53,7 @@ def test_three_ways_and_the_fast_road_follow(start: Start, source: Path, tmp_pat
 
 def test_direct_step_by_step(start: Start, source: Path, tmp_path: Path) -> None:
     """With each step to be seen, direct runs its own programs; links are copied as links all the same."""
-    daemon = start("-nodaemon", "-log", "Exec", "-delay", "0.05", "-direct", "s", f"{tmp_path}/t")
+    daemon = start("-nodaemon", "-log", "Exec", "-log", "Delay", "-delay", "0.05", "-direct", "s", f"{tmp_path}/t")
     daemon.said("finished: 0")
     (source / "n").mkdir()
     (source / "n/z").write_text("z")
@@ -61,9 +61,26 @@ def test_direct_step_by_step(start: Start, source: Path, tmp_path: Path) -> None
     (source / "n").rename(source / "k")
     (source / "a").unlink()
     daemon.equal(source, tmp_path / "t")
+    assert "Delay: New Create: /n/\n" in daemon.text()
+    assert re.search(r"Delay: (New )?Create: /n/z", daemon.text())
     assert f"mkdir [--] [{tmp_path}/t//n/]" in daemon.text()
     assert f"cp [-p] [--] [{source}//n/z] [{tmp_path}/t//n/]" in daemon.text()
     assert daemon.stop(signal.SIGINT) == 130
+
+
+def test_nothing_is_deleted_or_written_through_links(start: Start, source: Path, tmp_path: Path) -> None:
+    daemon = start("-nodaemon", "-log", "Exec", "-delay", "0", "-direct", "s", f"{tmp_path}/t")
+    daemon.said("finished: 0")
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "b").write_text("not ours")
+    (tmp_path / "t/d").rename(tmp_path / "away")
+    (tmp_path / "t/d").symlink_to(victim)
+    (source / "d/b").write_text("new")
+    daemon.said(f"A link, or a file, at the target is in the way of {tmp_path}/t//d/b")
+    subprocess.run(["rm", "-r", source / "d"], check=True)
+    daemon.equal(source, tmp_path / "t")
+    assert contents(victim) == {"b": b"not ours"}
 
 
 def test_a_wrapper_gets_rsyncs_words(start: Start, source: Path, tmp_path: Path) -> None:

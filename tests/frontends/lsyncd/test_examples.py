@@ -10,6 +10,7 @@ import pytest
 
 from tests.frontends.lsyncd.conftest import Start
 from tests.frontends.lsyncd.daemon import Daemon, contents
+from tests.system.rsyncd import serving
 
 EXAMPLES = Path(__file__).parents[3] / "examples/lsyncd"
 
@@ -100,6 +101,31 @@ def test_s3_and_ftp(start: Start, source: Path, tmp_path: Path) -> None:
     wait_call(s3, tmp_path, "aws s3 mv --recursive s3://bucket/backup/d s3://bucket/backup/e")
     wait_call(ftp, tmp_path, 'ftp: mkdir -p "/backup/e/"')
     wait_call(ftp, tmp_path, 'ftp: put "TOP/s/e/b" -o "/backup/e/b"')
+
+
+def test_acting_by_an_alarm(start: Start, source: Path, tmp_path: Path) -> None:
+    daemon = start(config=example("alarm"))
+    daemon.said("Startup")
+    daemon.wait(lambda: _settled(source, "first", tmp_path / "target/first"), "a first change")
+    for number in range(20):
+        (source / f"f{number}").write_text("x")
+    daemon.equal(source, tmp_path / "target")
+    (source / "a").unlink()
+    daemon.equal(source, tmp_path / "target")
+    assert daemon.stop() == 143
+
+
+@pytest.mark.usefixtures("server")
+def test_a_tunnel_to_a_daemon(start: Start, source: Path, tmp_path: Path) -> None:
+    (tmp_path / "module").mkdir()
+    with serving(tmp_path / "rsyncd", tmp_path / "module") as far:
+        daemon = start(config=example("tunnel").replace("8730", str(far.port)))
+        daemon.equal(source, tmp_path / "module")
+        (source / "new").write_text("new")
+        daemon.equal(source, tmp_path / "module")
+        daemon.wait((tmp_path / "status").exists, "the status file")
+        daemon.wait(lambda: "Tunnel: name=Tunnel1 status=UP" in (tmp_path / "status").read_text(), "the status")
+        assert daemon.stop() == 143
 
 
 def _idle(daemon: Daemon) -> bool:

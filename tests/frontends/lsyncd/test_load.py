@@ -41,7 +41,11 @@ class Lua:
         return list(table["rsync"]["_computed"].values())
 
     def mirrors(self, text: str, *options: str) -> list[MirrorSpec]:
-        return self.load(text, *options).serve()
+        loader = self.load(text, *options)
+        try:
+            return loader.serve()
+        finally:
+            loader.close()
 
 
 def plain(table: Any) -> dict[str, Any]:
@@ -287,3 +291,42 @@ def test_plain_syncs_are_mirrors(lua: Lua) -> None:
 )
 def test_whatever_is_customised_keeps_its_steps(lua: Lua, text: str) -> None:
     assert lua.mirrors(text) == []
+
+
+def test_two_ways_between_two_trees_are_warned_of(lua: Lua, capsys: pytest.CaptureFixture[str]) -> None:
+    (lua.top / "t").mkdir()
+    there = 'sync{ default.rsync, source="@/s", target="@/t", init=false }'
+    lua.load(there)
+    assert capsys.readouterr().err == ""
+    lua.load(there + 'sync{ default.rsync, source="@/t", target="@/s/", init=false }')
+    assert f"Warn: there are syncs from {lua.top}/s to {lua.top}/t and back" in capsys.readouterr().err
+
+
+def test_which_syncs_fold_events(lua: Lua) -> None:
+    """What the built-in kinds do is the same; functions of the user's see every event unless told otherwise."""
+    loader = lua.load("""
+        sync{ default.rsync, source="@/s", target="@/t", rsync={ update=true } }
+        sync{ default.rsync, source="@/s", target="@/u", rsync={ update=true }, collapse=false }
+        sync{ source="@/s", onCreate="true" }
+        sync{ source="@/s", onCreate="true", collapse=true }
+    """)
+    loader.serve()
+    assert [sync.collapses for sync in loader.syncs] == [True, False, False, True]
+
+
+def test_the_table_of_2_3(lua: Lua) -> None:
+    lua.load("""
+        local words = lsyncd.splitQuotedString([[-o "a b" 'c d' e]])
+        assert(#words == 4 and words[2] == "a b" and words[3] == "c d" and words[4] == "e")
+        assert(lsyncd.get_free_port() > 1023)
+        assert(lsyncd.realdir("@/s/../s") == "@/s/" and lsyncd.realdir("@/none") == nil)
+        assert(lsyncd.get_file_size("@/none") == 0 and lsyncd.get_process_info() == 0)
+        assert(lsyncd.readdir("@").s == true)
+        assert(not lsyncd.kill(2147483646, 0))
+        assert(lsyncd.now() - lsyncd.jiffies_from_seconds(0) > 0)
+        local data = { localhost = "h", localport = 7 }
+        assert(substitudeCommands("^localhost:${localport}^other", data) == "h:7^other")
+        assert(substitudeCommands({ "-p", "^localport" }, data)[2] == "7")
+        assert(dump{ 1 } == "{ [1] = 1 }")
+        sync{ default.rsync, source="@/s", target="@/t" }
+    """)

@@ -13,7 +13,7 @@ from instep.frontends.lsyncd import events
 from instep.frontends.lsyncd.log import EventLines, Log, facility_of
 from instep.frontends.lsyncd.queue import Kind, Queue
 from instep.frontends.lsyncd.selection import Selection
-from instep.frontends.lsyncd.status import report
+from instep.frontends.lsyncd.status import Facts, report
 from instep.logs import fields
 
 
@@ -71,11 +71,13 @@ def test_the_status_file() -> None:
     selection = Selection()
     selection.append(b"- *.x")
     selection.exclude(b"*.o")
-    lines = report([(b"Sync1", b"/s/", queue, selection)], at=0, processes=2).decode().split("\n")
+    facts = Facts(at_s=0, children=[(1, 0.0)], tunnels=[(b"way", True), (b"other", False)])
+    lines = report([(b"Sync1", b"/s/", queue, selection)], facts).decode().split("\n")
     assert lines[0].startswith("Lsyncd status report at ")
     assert lines[1:] == [
         "", "Sync1 source=/s/", "There are 2 delays", "wait   Move /a -> /b", "block  Attrib /b", "Filtering:", "  - *.x",
-        "Excluding:", "  *.o", "", "Running processes: 2", "",
+        "Excluding:", "  *.o", "", "Tunnel: name=way status=UP", "Tunnel: name=other status=DOWN",
+        "Running processes: 1", "  sync=1 started=" + lines[0].removeprefix("Lsyncd status report at "), "",
     ]  # fmt: skip
 
 

@@ -84,6 +84,9 @@ def test_two_entries_on_one_file(
         ([(V, b"/a", b"/b"), (V, b"/b", b"/a")], ["wait Create /a", "block Delete /b"]),
         ([(Kind.INIT, b""), (M, b"/f"), (V, b"/a", b"/b")], ["wait Init ", "block Modify /f", "block Move /a -> /b"]),
         ([(M, b"/f"), (Kind.BLANKET, b""), (M, b"/g")], ["wait Modify /f", "wait Blanket ", "block Modify /g"]),
+        ([(D, b"/d/"), (C, b"/d"), (D, b"/d"), (C, b"/d/"), (C, b"/d/f")],
+         ["wait Delete /d/", "block Create /d", "block Delete /d", "block Create /d/", "block Create /d/f"]),
+        ([(C, b"/d"), (C, b"/d/f")], ["wait Create /d", "block Create /d/f"]),
         ([(Kind.FULL, b"/"), (M, b"/f")], ["wait Full /", "wait Modify /f"]),
     ],
 )  # fmt: skip
@@ -130,7 +133,7 @@ def test_a_batch_takes_what_waits_for_one_another_but_not_for_what_is_left_out()
     assert [entry.path for entry in queue.batch(lambda _: True)] == [b"/g", b"/e/", b"/e/f"]
 
 
-PATHS = [b"/a", b"/a/", b"/a/x", b"/a/y/", b"/b", b"/b/", b"/b/x"]
+PATHS = [b"/a", b"/a/", b"/a/y", b"/a/x", b"/a/y/", b"/b", b"/b/", b"/b/x"]
 NOTES = st.one_of(
     st.tuples(st.sampled_from([A, C, D, M]), st.sampled_from(PATHS), st.none()),
     st.tuples(st.just(V), st.sampled_from([b"/a", b"/b"]), st.sampled_from([b"/c", b"/a/z"])),
@@ -187,6 +190,13 @@ def test_many_entries_cost_little() -> None:
     print(f"{ENTRIES} entries: {took_s:.2f} s of processor time")
     # It takes 0.3 s here; a walk over older entries for each would take minutes.
     assert took_s < 60
+
+
+def test_the_deepest_path_there_can_be() -> None:
+    queue = Queue(collapse=False)
+    queue.note(C, b"/a" * 2000 + b"/", due_s=0)
+    queue.note(C, b"/a" * 2000 + b"/f", due_s=0)
+    assert [entry.status for entry in queue] == [Status.WAIT, Status.BLOCK]
 
 
 def test_many_removals_in_one_tree_cost_little() -> None:

@@ -222,7 +222,9 @@ class Clsync:
 
 
 @contextlib.contextmanager
-def running(desk: Desk, words: str | Sequence[str], *, program: Sequence[str] = OURS, name: str = "log") -> Iterator[Clsync]:
+def running(
+    desk: Desk, words: str | Sequence[str], *, program: Sequence[str] = OURS, name: str = "log"
+) -> Iterator[Clsync]:
     """A process that is killed in the end."""
     process = Clsync(desk, words, program=program, name=name)
     try:

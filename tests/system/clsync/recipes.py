@@ -18,7 +18,7 @@ COMMANDS = {"clsync": "clsync", "clsync-actionscript": "clsync_actionscript"}
 
 
 class Kitchen:
-    """A directory for one recipe; ``@`` in every text is its path."""
+    """A directory for one recipe; ``@/`` in every text is its path."""
 
     def __init__(self, top: Path) -> None:
         self.top = top
@@ -28,12 +28,13 @@ class Kitchen:
         self.record.mkdir()
         for name, function in COMMANDS.items():
             self.program(
-                name, f"exec '{sys.executable}' -c 'from instep.commands import {function} as it; raise SystemExit(it())' \"$@\""
+                name,
+                f"exec '{sys.executable}' -c 'from instep.commands import {function} as it; raise SystemExit(it())' \"$@\"",
             )
         self._started: list[subprocess.Popen[bytes]] = []
 
     def text(self, text: str) -> str:
-        return text.replace("@", str(self.top))
+        return text.replace("@/", f"{self.top}/")
 
     def program(self, name: str, script: str) -> Path:
         """A program on the PATH."""
@@ -62,7 +63,9 @@ class Kitchen:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
 
-    def start(self, recipe: str, *, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def start(
+        self, recipe: str, *, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         """Begin to cook."""
         number = len(self._started)
         with (self.top / f"out{number}").open("wb") as out, (self.top / f"err{number}").open("wb") as error:

@@ -39,17 +39,17 @@ def test_states_and_process_number(start: Start, desk: Desk) -> None:
     """Handlers find the state in their environment; at rest it says that it runs."""
     desk.program("handler", "while [ -e @/hold ]; do sleep 0.05; done")
     (desk.top / "hold").touch()
-    process = start(f"{AT_ONCE} --status-file=@/status --pid-file=@/pid -u{os.geteuid()} -g{os.getegid()}")
+    process = start(f"{AT_ONCE} --status-file=@/status --pid-file=@/pid -d1 -u{os.geteuid()} -g{os.getegid()}")
     process.runs(1)
     has_state(process, "initsync")
     assert read(desk.top / "pid") == str(process.process.pid)
     (desk.top / "hold").unlink()
     has_state(process, "running")
-    desk.sh("echo 1 > a")
+    desk.sh("chmod 600 a")  # One event.
     process.tells("a")
     assert [(run.status, run.iteration) for run in process.runs(2)[:2]] == [("initsync", "1"), ("running", "2")]
     process.process.send_signal(signal.SIGHUP)
-    has_state(process, "rehashing")
+    process.said("state: rehashing")
     assert process.stop() == 0
     assert not (desk.top / "status").exists()
     assert not (desk.top / "pid").exists()
@@ -103,7 +103,7 @@ def test_in_the_background(start: Start, desk: Desk) -> None:
 def test_the_whole_again(start: Start, desk: Desk) -> None:
     process = start(AT_ONCE)
     process.runs(1)
-    desk.sh("echo 1 > a")
+    desk.sh("chmod 600 a")  # One event.
     process.wait(lambda: any("a" in run.words for run in desk.told()[1:]), "a run")
     count = len(desk.told())
     process.process.send_signal(signal.SIGUSR2)
@@ -114,7 +114,9 @@ def test_the_whole_again(start: Start, desk: Desk) -> None:
 
 def test_other_settings_by_a_signal(start: Start, desk: Desk) -> None:
     (desk.top / "conf").write_text("[default]\ndelay-collect = 1000\n[now]\ndelay-collect = 0\nlabel = changed\n")
-    process = start(f"-W@/src -S@/handler -Mdirect -D@/dst -w0 -H@/conf --custom-signals=40:now -- %label% %INCLUDE-LIST%")
+    process = start(
+        "-W@/src -S@/handler -Mdirect -D@/dst -w0 -H@/conf --custom-signals=40:now -- %label% %INCLUDE-LIST%"
+    )
     process.runs(1)
     desk.sh("touch new")
     process.process.send_signal(40)
@@ -130,13 +132,13 @@ def test_other_settings_by_a_signal(start: Start, desk: Desk) -> None:
 
 def test_rules_are_read_again(start: Start, desk: Desk) -> None:
     (desk.top / "rules").write_text("-*^secret\n")
-    process = start(f"{AT_ONCE} -R@/rules --status-file=@/status")
+    process = start(f"{AT_ONCE} -R@/rules -d1")
     process.runs(1)
     desk.sh("touch secret1 zz1")
     process.tells("zz1")
     (desk.top / "rules").write_text("-*^other\n")
     process.process.send_signal(signal.SIGHUP)
-    has_state(process, "rehashing")
+    process.said("state: rehashing")
     desk.sh("touch secret2 other zz2")
     told = {word for run in process.tells("zz2") for word in run.words}
     assert told & {"secret1", "secret2", "other"} == {"secret2"}
@@ -172,19 +174,20 @@ def test_instant_is_instant(start: Start, desk: Desk) -> None:
 def test_runs_keep_their_distance(start: Start, desk: Desk) -> None:
     """What is written all the time is told each delay-sync, and what is big later."""
     desk.program("handler", 'date +%s.%N >> "@/times"')
+    desk.sh("echo 12345678901234 > big")  # Its size counts when it is told of, so it is there before.
     process = start(f"{DIRECT} -w2 -t1 -T6 -B10 --skip-initialsync")
     process.watching()
-    desk.sh("echo 12345678901234 > big")
+    desk.sh("echo 1 >> big")
 
     def big_told() -> bool:
         desk.sh("echo 1 > small")
         return any("big" in run.words for run in desk.told())
 
     wait_until(big_told, "the big file")
-    times = [float(line) for line in read(desk.top / "times").split()]
+    times_s = [float(line) for line in read(desk.top / "times").split()]
     assert "small" in desk.told()[0].words
     assert "big" not in desk.told()[0].words
-    assert all(later - earlier > 1.7 for earlier, later in zip(times, times[1:], strict=False))
+    assert len(times_s) - 1 <= (times_s[-1] - times_s[0]) / 2 + 1
 
 
 def test_a_standby_file_holds_everything_up(start: Start, desk: Desk) -> None:
@@ -230,7 +233,8 @@ def test_runs_side_by_side(start: Start, desk: Desk, threading: str, count: int)
         process.tells("zz")
     if threading == "full":
         process.runs(count)
-    assert sum("a" in run.words for run in desk.told()) == count
+    told = sum("a" in run.words for run in desk.told())
+    assert told == count if count == 1 else told >= count
     (desk.top / "go").touch()
     process.tells("zz")
     process.wait(lambda: sum("a" in run.words for run in desk.told()) >= 2, "the path's next run")

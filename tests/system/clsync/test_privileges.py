@@ -113,9 +113,11 @@ def test_rules_are_read_again_by_the_helper_too(start: Start, desk: Desk) -> Non
     (desk.top / "rules").write_text("-d^no$\n")
     process = start(f"{SHELL} --splitting=process -R@/rules --status-file @/state")
     process.runs(1)
+    state = desk.top / "state"
+    process.wait(lambda: state.read_text() == "running", "the end of the initial sync")
     (desk.top / "rules").write_text("-d^never$\n")
     process.process.send_signal(1)
-    process.wait(lambda: (desk.top / "state").read_text() == "rehashing", "the signal")
+    process.wait(lambda: state.read_text() == "rehashing", "the signal")
     desk.sh("mkdir no; touch no/in")
     process.tells(" no/in")
 

@@ -32,8 +32,11 @@ class Attributes:
         self._umask = umask
         self.looks_at_xattrs = preserve.xattrs or preserve.acls
 
-    def to_file(self, source: int, target: int, info: os.stat_result, replaced: os.stat_result | None) -> None:
-        """Give the freshly written ``target`` all attributes of ``source``; ``replaced`` is what it will replace."""
+    def to_file(self, source: int | None, target: int, info: os.stat_result, replaced: os.stat_result | None) -> None:
+        """Give the freshly written ``target`` all attributes of ``source``; ``replaced`` is what it will replace.
+
+        ``source`` is None for one that is known to have no xattrs.
+        """
         preserve = self.preserve
         made = os.fstat(target)
         owned = False
@@ -48,7 +51,7 @@ class Attributes:
             os.fchmod(target, info.st_mode & 0o777 & ~self._umask)
         if self.looks_at_xattrs:
             try:
-                plain = not os.listxattr(source) and not os.listxattr(target)
+                plain = (source is None or not os.listxattr(source)) and not os.listxattr(target)
             except OSError:
                 plain = False
             if not plain:  # Nearly all are, so without another call.
@@ -154,9 +157,10 @@ class Attributes:
             return False  # Not a member of that group; as rsync, an ordinary user keeps what it may.
         return True
 
-    def _xattrs(self, source: int | str, target: int | str, *, follow: bool = True) -> bool:
+    def _xattrs(self, source: int | str | None, target: int | str, *, follow: bool = True) -> bool:
         """Make the xattrs of ``target`` those of ``source``; ``follow``: a path ``target`` is a link in /proc."""
-        ours, theirs = self._listed(source), self._listed(target, follow=follow)
+        theirs = self._listed(target, follow=follow)
+        ours = [] if source is None else self._listed(source)
         if not ours and not theirs:
             return False
         changed = False
@@ -165,6 +169,7 @@ class Attributes:
                 changed |= self._drop(target, name, follow=follow)
         ordered = sorted(ours, key=_CAPABILITY.__eq__) if _CAPABILITY in ours else ours
         for name in ordered:
+            assert source is not None
             value = os.getxattr(source, name, follow_symlinks=isinstance(source, int))
             if name not in theirs or os.getxattr(target, name, follow_symlinks=follow) != value:
                 changed |= self._put(target, name, value, follow=follow)

@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from instep.engines.native.judge import Judge, kind_words, leave_no_trace
+from instep.engines.native.judge import Judge, leave_no_trace
 from instep.engines.native.session import Session, join, reason_of
-from instep.linux.look import above_changed_ns, difference, look
+from instep.linux.look import above_changed_ns, difference, extra_words, look, missing_words
 from instep.linux.openat import open_directory
 from instep.model import Aspect, Difference, RelPath, is_temporary
 
@@ -91,7 +91,7 @@ class Comparison:
                 target = open_directory(session.target, path)
             except OSError as error:
                 if error.errno in _NOT_THERE:
-                    yield difference(path, Aspect.MISSING, _missing_words(info), info)
+                    yield difference(path, Aspect.MISSING, missing_words(info.st_mode), info)
                 else:
                     yield self._unreadable(path, error, "cannot read the target directory")
                 return
@@ -133,7 +133,7 @@ class Comparison:
                 except FileNotFoundError:
                     theirs = None
                 if theirs is None:
-                    yield difference(whole, Aspect.MISSING, _missing_words(ours), ours)
+                    yield difference(whole, Aspect.MISSING, missing_words(ours.st_mode), ours)
                     continue
                 one = self._judge.compare(source, target, whole, name, ours, theirs)
                 if is_dir:
@@ -162,7 +162,7 @@ class Comparison:
         paths = self._what_may_go(whole) if is_dir and protects else [(whole, is_dir)]
         self.entries += len(paths)
         return [
-            difference(each, Aspect.EXTRA, _extra_words(is_dir=is_dir), None, above_ns=changed_ns)
+            difference(each, Aspect.EXTRA, extra_words(is_dir=is_dir), None, above_ns=changed_ns)
             for each, is_dir in paths
         ]
 
@@ -242,9 +242,9 @@ class Comparison:
                 return None
             is_dir = stat.S_ISDIR(theirs.st_mode)
             changed_ns = above_changed_ns(session.source, path)
-            return difference(path, Aspect.EXTRA, _extra_words(is_dir=is_dir), None, above_ns=changed_ns)
+            return difference(path, Aspect.EXTRA, extra_words(is_dir=is_dir), None, above_ns=changed_ns)
         if theirs is None:
-            return difference(path, Aspect.MISSING, _missing_words(ours), ours)
+            return difference(path, Aspect.MISSING, missing_words(ours.st_mode), ours)
         parent, _, name = path.rpartition(b"/")
         source = target = -1
         try:
@@ -292,14 +292,6 @@ def _note(known: dict[Inode, tuple[bytes, Inode, int]], path: bytes, this: os.st
     else:
         known.pop(inode, None)  # All its names have been seen.
     return first if across != _inode(that) else None
-
-
-def _extra_words(*, is_dir: bool) -> str:
-    return "only at the target" + (", with all below it" if is_dir else "")
-
-
-def _missing_words(info: os.stat_result) -> str:
-    return f"missing: {kind_words(info)}" + (" with all below it" if stat.S_ISDIR(info.st_mode) else "")
 
 
 def _with_link(path: bytes, other: bytes, joined: bool, ours: os.stat_result, one: Difference | None) -> Difference:  # noqa: FBT001

@@ -15,7 +15,7 @@ from instep.engines.native.session import Session
 from instep.engines.native.worker import settings_of
 from instep.linux.priority import step_back
 from instep.model import Aspect, Difference, RelPath
-from instep.workers import Values, serve
+from instep.serving import Values, serve
 
 STRETCH_ENTRIES = 5000
 STRETCH_S = 0.1

@@ -25,7 +25,7 @@ from instep.engines.native.links import Links, bring_linked, seek
 from instep.engines.native.moves import move
 from instep.engines.native.pruning import delete_now, judge, without_repeats
 from instep.engines.native.session import Session, Settings
-from instep.engines.native.small import express
+from instep.engines.native.small import LastRead, express
 from instep.engines.native.stretch import Stretch
 from instep.engines.native.tally import LinkedName, Tally
 from instep.engines.native.tree import count_entries, level
@@ -47,8 +47,9 @@ from instep.model import (
     RelPath,
     Scope,
 )
+from instep.serving import Values
 from instep.spec import MaxDelete
-from instep.workers import Pool, Values, WorkerDied
+from instep.workers import Pool, WorkerDied
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ JOB_PATHS = 512
 JOB_ENTRIES = 2000
 RACY_WAIT_S = 1.0
 LARGE_AT_ONCE = 2
+_ENTRY = Scope.ENTRY  # Python 3.11 takes 0.25 us to get a member from its class.
 SEEK_PAUSE = 10.0
 """Looking for unknown names of linked files takes at most one part in so many of a thread's time."""
 
@@ -83,7 +85,9 @@ class NativeEngine:
         max_delete: MaxDelete,
         big_wait_s: Callable[[int, Change, float], float],
         workers: int = 2,
+        last_read: LastRead | None = None,
     ) -> None:
+        """``last_read``: what the native engines of one mirror share; None for one that is alone."""
         self.progress = Progress()
         self._source_path = source
         self._target_path = target
@@ -100,6 +104,7 @@ class NativeEngine:
         self._throttled = throttled
         preserve = settings.preserve
         wanted = preserve.owner and preserve.mode and preserve.times
+        self._last_read = last_read
         self._may_express = wanted and settings.inplace_bytes >= SMALL_BYTES
         self._big_wait_s = big_wait_s
         self._max_delete = max_delete
@@ -176,8 +181,8 @@ class NativeEngine:
             return outcome, ()
         if len(changes) == 1 and self._may_express and not batch.moves:
             change = changes[0]
-            if change.scope is Scope.ENTRY and change.content and change.path and change.path not in self._links.paths:
-                count = express(session, change.path)
+            if change.content and change.scope is _ENTRY and change.path and change.path not in self._links.paths:
+                count = express(session, change, self._last_read)
                 if count >= 0:
                     outcome.files = outcome.entries = 1
                     outcome.bytes_copied = count

@@ -14,22 +14,11 @@ import stat
 from instep.engines.native.content import CHUNK_BYTES
 from instep.engines.native.session import Session
 from instep.engines.native.small import READ
-from instep.linux.look import difference
+from instep.linux.look import as_good_as_it_gets, difference, kind_words, time_words
 from instep.model import Aspect, Difference
 
 _NOTHING = Aspect(0)
 _ACLS = frozenset({"system.posix_acl_access", "system.posix_acl_default"})
-_KINDS = {
-    stat.S_IFREG: "a file",
-    stat.S_IFDIR: "a directory",
-    stat.S_IFLNK: "a symbolic link",
-    stat.S_IFIFO: "a fifo",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-}
-_GRAINS = ((100, 100), (1000, 1000), (10**7, 10**7), (10**9, 10**7), (2 * 10**9, 10**7))
-"""Steps in which file systems keep a modification time, and those in which they then keep the time of an inode."""
 
 
 class Judge:
@@ -54,7 +43,7 @@ class Judge:
         """What differs, given lstat of both sides; None when nothing does."""
         kind = stat.S_IFMT(ours.st_mode)
         if kind != stat.S_IFMT(theirs.st_mode):
-            words = f"{kind_words(ours)}, at the target {kind_words(theirs)}"
+            words = f"{kind_words(ours.st_mode)}, at the target {kind_words(theirs.st_mode)}"
             return difference(path, Aspect.TYPE, words, ours)
         what = _NOTHING
         words_of: list[str] = []
@@ -104,9 +93,13 @@ class Judge:
         if preserve.owner and not self._same_owner(ours, theirs):
             what |= Aspect.OWNER
             words_of.append(f"owner {ours.st_uid}:{ours.st_gid}, at the target {theirs.st_uid}:{theirs.st_gid}")
-        if preserve.times and ours.st_mtime_ns != theirs.st_mtime_ns and not _as_good_as_it_gets(ours, theirs):
+        if (
+            preserve.times
+            and ours.st_mtime_ns != theirs.st_mtime_ns
+            and not as_good_as_it_gets(ours.st_mtime_ns, theirs.st_mtime_ns, theirs.st_ctime_ns)
+        ):
             what |= Aspect.TIME
-            words_of.append(f"time {_seconds(ours.st_mtime_ns)}, at the target {_seconds(theirs.st_mtime_ns)}")
+            words_of.append(f"time {time_words(ours.st_mtime_ns)}, at the target {time_words(theirs.st_mtime_ns)}")
         attributes = self._session.attributes
         if attributes.looks_at_xattrs:
             here, there = (f"/proc/self/fd/{fd}/{os.fsdecode(name)}" for fd in (source, target))
@@ -166,11 +159,6 @@ class Judge:
                 brake.passed(count)
 
 
-def kind_words(info: os.stat_result) -> str:
-    """What it is."""
-    return _KINDS.get(stat.S_IFMT(info.st_mode), "something")
-
-
 def leave_no_trace(fd: int) -> None:
     """Let reading an open file or directory not change its access time, where that is allowed."""
     try:
@@ -189,16 +177,6 @@ def _open(parent: int, name: str | bytes) -> int:
         os.close(fd)
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))  # swapped since lstat
     return fd
-
-
-def _as_good_as_it_gets(ours: os.stat_result, theirs: os.stat_result) -> bool:
-    """Whether the target's file system can only hold the source's time as the target has it."""
-    here, there = ours.st_mtime_ns, theirs.st_mtime_ns
-    return any(there == here - here % grain and theirs.st_ctime_ns % mark == 0 for grain, mark in _GRAINS)
-
-
-def _seconds(time_ns: int) -> str:
-    return f"{time_ns // 10**9}.{time_ns % 10**9:09}"
 
 
 def _device(info: os.stat_result) -> str:

@@ -14,8 +14,9 @@ from instep.engines.native.tally import Tally
 from instep.engines.native.tree import walk
 from instep.engines.native.worker import COUNT, PRUNE
 from instep.model import Held
+from instep.serving import Values
 from instep.spec import MaxDelete
-from instep.workers import Pool, Values
+from instep.workers import Pool
 
 COUNTED_LEAST = 100_000
 """Names to delete are counted at least so far, for whoever has to decide: a tenth of a second."""

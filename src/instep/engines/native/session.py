@@ -28,6 +28,8 @@ class Settings:
     delete_excluded: bool = False
     one_file_system: bool = False
     dry_run: bool = False
+    stamps_equal: bool = True
+    """See ``spec.MirrorSpec``."""
     inplace_bytes: float = math.inf
     large_bytes: float = LARGE_BYTES
     bandwidth_bytes_per_s: float = math.inf

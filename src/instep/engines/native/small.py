@@ -2,6 +2,7 @@
 
 ``put`` writes one file from an open source. ``express`` is the whole road of a single live change, from path to rename;
 whatever is out of the ordinary makes it step back before it has touched anything, and ``Stretch`` takes the long road.
+``LastRead`` lets the targets of one mirror share what was read.
 A process that slept finds its caches cold, so each call left out counts several times over (measured: 60 us warm,
 400 us cold for the long road).
 """
@@ -17,6 +18,7 @@ from instep.engines.native.attributes import Attributes
 from instep.engines.native.content import SMALL_BYTES
 from instep.engines.native.session import Session
 from instep.linux.openat import open_directory
+from instep.model import Change
 
 # NONBLOCK: a fifo put there meanwhile must not hang us.
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -33,6 +35,40 @@ def is_plain(info: os.stat_result) -> bool:
         and info.st_size < SMALL_BYTES
         and info.st_blocks * 512 >= info.st_size
     )
+
+
+class LastRead:
+    """The file that was read last, for the other targets of the same mirror: a change is read once, not once a target.
+
+    What was read for a change serves for that very change only. The change log never adds to one that it has given out:
+    what is reported after that is another change, and is read anew.
+    """
+
+    __slots__ = ("_change", "_data", "_info")
+
+    def __init__(self) -> None:
+        self._change: Change | None = None
+        self._info: os.stat_result | None = None
+        self._data = b""
+
+    def keep(self, change: Change, info: os.stat_result, data: bytes) -> None:
+        """Remember the content of a file without xattrs, whole as it was at its fstat ``info``."""
+        self._change, self._info, self._data = change, info, data
+
+    def of(self, change: Change, info: os.stat_result) -> bytes | None:
+        """The content, if it was read for this change and its lstat is still the same."""
+        was = self._info
+        if (
+            change is not self._change
+            or was is None
+            or was.st_ctime_ns != info.st_ctime_ns
+            or was.st_mtime_ns != info.st_mtime_ns
+            or was.st_size != info.st_size
+            or was.st_ino != info.st_ino
+            or was.st_dev != info.st_dev
+        ):
+            return None
+        return self._data
 
 
 def put(
@@ -54,21 +90,35 @@ def put(
     Raises:
         OSError: it cannot be read or written; then there is no such file either.
     """
+    data = os.read(opened, info.st_size + 1)
+    return len(data) == info.st_size and _put(attributes, opened, info, data, target, name, as_made=as_made)
+
+
+def _put(
+    attributes: Attributes,
+    opened: int | None,
+    info: os.stat_result,
+    data: bytes,
+    target: int,
+    name: str | bytes,
+    *,
+    as_made: bool = False,
+) -> bool:
+    """``put`` of what was read; ``opened`` is None when that was known to be whole before, and has no xattrs."""
     size = info.st_size
-    data = os.read(opened, size + 1)
-    if len(data) != size:
-        return False
     made = os.open(name, WRITE, info.st_mode & 0o777 if info.st_uid == attributes.uid else 0o600, dir_fd=target)
     try:
         try:
             if size and os.write(made, data) != size:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # what a short write means
-            if as_made and not attributes.has_xattrs(opened):
+            if as_made and opened is not None and not attributes.has_xattrs(opened):
                 os.utime(made, ns=(info.st_atime_ns, info.st_mtime_ns))
             else:
                 attributes.to_file(opened, made, info, None)
         finally:
             os.close(made)
+        if opened is None:
+            return True
         after = os.fstat(opened)
         if after.st_ctime_ns == info.st_ctime_ns and after.st_size == size:
             return True
@@ -80,20 +130,21 @@ def put(
     return False
 
 
-def express(session: Session, path: bytes) -> int:
+def express(session: Session, change: Change, last: LastRead | None) -> int:
     """Bring one changed small file over at once; the bytes copied, or -1 when it has to go the long road.
 
-    -1 means that nothing was done, errors included: the long road meets them again and tells them apart.
+    -1 means that nothing was done, errors included: the long road meets them again and tells them apart. ``last`` is
+    shared by all targets of a mirror; None where there is only one.
     """
-    parent, _, name = path.rpartition(b"/")
+    parent, _, name = change.path.rpartition(b"/")
     try:
         if not parent:
-            return _express(session, session.source, session.target, name)
+            return _express(session, session.source, session.target, name, change, last)
         source = open_directory(session.source, parent)
         try:
             target = open_directory(session.target, parent)
             try:
-                return _express(session, source, target, name)
+                return _express(session, source, target, name, change, last)
             finally:
                 os.close(target)
         finally:
@@ -102,33 +153,51 @@ def express(session: Session, path: bytes) -> int:
         return -1
 
 
-def _express(session: Session, source: int, target: int, name: bytes) -> int:
-    if not is_plain(os.stat(name, dir_fd=source, follow_symlinks=False)):
+def _express(session: Session, source: int, target: int, name: bytes, change: Change, last: LastRead | None) -> int:
+    info = os.stat(name, dir_fd=source, follow_symlinks=False)
+    if not is_plain(info):
         return -1
-    opened = os.open(name, READ, dir_fd=source)
-    try:
-        info = os.fstat(opened)
-        if not is_plain(info):
-            return -1
+    data = None if last is None else last.of(change, info)
+    if data is not None:
+        done = _replace(session, None, info, data, target, name)
+    else:
+        opened = os.open(name, READ, dir_fd=source)
         try:
-            theirs = os.stat(name, dir_fd=target, follow_symlinks=False)
-        except FileNotFoundError:
-            pass
-        else:
-            if theirs.st_mode & 0o170000 != stat.S_IFREG or (
-                theirs.st_mtime_ns == info.st_mtime_ns and theirs.st_size == info.st_size
-            ):
-                return -1  # Most likely brought over already: comparing is cheaper, and keeps the inode.
-        temporary = session.temporary()
-        if not put(session.attributes, opened, info, target, temporary):
-            return -1
-        try:
-            os.rename(temporary, name, src_dir_fd=target, dst_dir_fd=target)
-        except OSError:
-            os.unlink(temporary, dir_fd=target)
-            return -1
-    finally:
-        os.close(opened)
+            info = os.fstat(opened)
+            if not is_plain(info):
+                return -1
+            data = os.read(opened, info.st_size + 1)
+            done = _replace(session, opened, info, data, target, name)
+            if done and last is not None and not session.attributes.has_xattrs(opened):
+                last.keep(change, info, data)
+        finally:
+            os.close(opened)
+    if not done:
+        return -1
     above = os.fstat(source)
     os.utime(target, ns=(above.st_atime_ns, above.st_mtime_ns))
     return info.st_size
+
+
+def _replace(session: Session, opened: int | None, info: os.stat_result, data: bytes, target: int, name: bytes) -> bool:
+    """Put what was read in place of what stands there; False when that is not for here, or it changed meanwhile."""
+    if len(data) != info.st_size:
+        return False
+    try:
+        theirs = os.stat(name, dir_fd=target, follow_symlinks=False)
+    except FileNotFoundError:
+        pass
+    else:
+        if theirs.st_mode & 0o170000 != stat.S_IFREG or (
+            theirs.st_mtime_ns == info.st_mtime_ns and theirs.st_size == info.st_size
+        ):
+            return False  # Most likely brought over already: comparing is cheaper, and keeps the inode.
+    temporary = session.temporary()
+    if not _put(session.attributes, opened, info, data, target, temporary):
+        return False
+    try:
+        os.rename(temporary, name, src_dir_fd=target, dst_dir_fd=target)
+    except OSError:
+        os.unlink(temporary, dir_fd=target)
+        return False
+    return True

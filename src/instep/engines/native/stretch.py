@@ -13,6 +13,9 @@ from instep.engines.native.tree import level
 from instep.model import Scope
 
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+# Python 3.11 takes 0.25 us to get a member from its class.
+_LIST, _TREE = Scope.LIST, Scope.TREE
+_DIRECTORY, _NEW_DIRECTORY, _FAILED = Brought.DIRECTORY, Brought.NEW_DIRECTORY, Brought.FAILED
 
 
 class Stretch:
@@ -56,16 +59,16 @@ class Stretch:
         tally = self.tally
         before = tally.entries + tally.deleted
         brought = bring(self.session, source, target, path, name, tally, content=content, leave=leave)
-        if content or tally.entries + tally.deleted != before or brought is Brought.FAILED:
+        if content or tally.entries + tally.deleted != before or brought is _FAILED:
             # Even when nothing was left to do: a name that came and went has changed its directory's time.
             self._touched[parent] = None
-        if brought is Brought.NEW_DIRECTORY:
+        if brought is _NEW_DIRECTORY:
             directories.forget_target(path)
             tally.levels.append((path, content, True))
-        elif brought is Brought.DIRECTORY:
-            if scope is Scope.TREE:
+        elif brought is _DIRECTORY:
+            if scope is _TREE:
                 tally.levels.append((path, content, False))
-            elif scope is Scope.LIST:
+            elif scope is _LIST:
                 self._list(path)
             else:
                 self._attributes(path)
@@ -97,9 +100,9 @@ class Stretch:
         return self.tally
 
     def _root(self, scope: Scope, *, content: bool) -> None:
-        if scope is Scope.TREE:
+        if scope is _TREE:
             self.tally.levels.append((b"", content, False))
-        elif scope is Scope.LIST:
+        elif scope is _LIST:
             self._list(b"")
         else:
             self._attributes(b"")

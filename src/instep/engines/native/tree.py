@@ -25,6 +25,8 @@ from instep.model import TEMPORARY_PREFIX, is_temporary
 
 _TEMPORARY = os.fsdecode(TEMPORARY_PREFIX)
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+_KEEP = Step.KEEP  # Python 3.11 takes 0.25 us to get a member from its class.
+_DIRECTORY, _NEW_DIRECTORY = Brought.DIRECTORY, Brought.NEW_DIRECTORY
 LOOKS = 3
 """At a directory that another worker replaces; it does so once."""
 
@@ -208,7 +210,7 @@ def _level(
                     theirs = there.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     theirs = None
-                if theirs is not None and not is_dir and step(ours, theirs, content=content) is Step.KEEP:
+                if theirs is not None and not is_dir and step(ours, theirs, content=content) is _KEEP:
                     tally.compared += 1
                     if ours.st_nlink > 1 and settings.preserve.hard_links:
                         tally.linked.append((join(path, name), ours.st_dev, ours.st_ino, ours.st_nlink, False))
@@ -221,9 +223,9 @@ def _level(
                             _bring(session, source, target, path, name, ours, theirs, tally, content=True)
                     continue
             brought = _bring(session, source, target, path, name, ours, theirs, tally, content=content)
-            if brought is Brought.DIRECTORY:
+            if brought is _DIRECTORY:
                 below.append((join(path, name), content, False))
-            elif brought is Brought.NEW_DIRECTORY:
+            elif brought is _NEW_DIRECTORY:
                 below.append((join(path, name), content, True))
     if present:
         _remove_extra(session, target, path, present, tally)

@@ -12,8 +12,8 @@ from instep.engines.native.stretch import Stretch
 from instep.engines.native.tally import Tally
 from instep.engines.native.tree import walk
 from instep.model import Scope
+from instep.serving import Values, serve
 from instep.spec import Preserve, Rule
-from instep.workers import Values, serve
 
 WALK = 0
 """(WALK, [(path, content, fresh), …], entries_max, holds)"""

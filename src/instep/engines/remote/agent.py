@@ -66,6 +66,9 @@ MOVED = struct.Struct("<HIQq")
 STREAM = struct.Struct("<IQ")
 BEGUN = struct.Struct("<BQ")
 """What the target has of a large file, and its size."""
+BELOW_HEAD = struct.Struct("<IH")
+"""Of BELOW: the length of the names of the first directories, with zeros between them, and how many directories are
+looked at in all, depth first. The names follow, one digest for all, and for each the latest ctime, as of CHECK."""
 STRETCH = struct.Struct("<QQ")
 """Offset and length."""
 SUMMED = struct.Struct("<Q")
@@ -81,10 +84,10 @@ OPEN, BATCH, PING, SYNC = 1, 2, 3, 4
 HELLO, OPENED, ACK, PART, PONG, SIGNED, REFUSED = 32, 33, 34, 35, 36, 37, 38
 
 CD, PUT, SELF, MKDIR, SYMLINK, NODE, DELETE, MOVE, LINK, META, VERIFY, CHECK = range(1, 13)
-BEGIN, DATA, HOLE, END, ABORT, LOOK, SUM = range(13, 20)
+BEGIN, DATA, HOLE, END, ABORT, LOOK, SUM, BELOW = range(13, 21)
 
 # Flags of OPEN, of what to keep, and of operations.
-MAY_MAKE_ROOT, MAY_DELETE, PROTECTED, DRY = 1, 2, 4, 8
+MAY_MAKE_ROOT, MAY_DELETE, PROTECTED, DRY, LOOKS_ONLY = 1, 2, 4, 8, 16
 KEEP_OWNER, KEEP_MODE, KEEP_TIMES, KEEP_XATTRS, KEEP_ACLS, KEEP_SPARSE = 1, 2, 4, 8, 16, 32
 SPARSE, LINKED = 1, 2
 """LINKED: of a file, it has several names; of CHECK, list the directory as well if it holds such a file."""
@@ -290,20 +293,20 @@ def packer() -> Callable[[bytes], bytes]:
 
 def unpack_zstd(body: bytes) -> bytes:
     """The counterpart of ``packer``; never more than a frame may hold."""
+    plain: bytes
     if sys.version_info >= (3, 14):
         from compression import zstd  # noqa: PLC0415  # as above
 
         wrong: Any = zstd.ZstdError
-        stream = zstd.ZstdDecompressor()
-        unpack = lambda: stream.decompress(body, FRAME_MAX + 1)  # noqa: E731
     else:
         import zstandard  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
 
         wrong = zstandard.ZstdError
-        reader = zstandard.ZstdDecompressor(max_window_size=1 << 23).stream_reader(body)
-        unpack = lambda: reader.read(FRAME_MAX + 1)  # noqa: E731
     try:
-        plain: bytes = unpack()
+        if sys.version_info >= (3, 14):
+            plain = zstd.ZstdDecompressor().decompress(body, FRAME_MAX + 1)
+        else:
+            plain = zstandard.ZstdDecompressor(max_window_size=1 << 23).stream_reader(body).read(FRAME_MAX + 1)
     except wrong as error:
         raise ProtocolError("not compressed as it should be") from error
     if len(plain) > FRAME_MAX:
@@ -382,9 +385,11 @@ class Survey(NamedTuple):
     def entries(self) -> dict[bytes, Entry]:
         """The entries as they are listed."""
         extras = self.extras
-        return {
-            os.fsencode(name): entry_of(info, extras.get(name, b"")) for name, info in self.infos.items()
-        }
+        return {os.fsencode(name): entry_of(info, extras.get(name, b"")) for name, info in self.infos.items()}
+
+    def inner(self, path: bytes) -> list[bytes]:
+        """The paths of its subdirectories, the last one first."""
+        return [path + b"/" + name for name in sorted(map(os.fsencode, self.below), reverse=True)]
 
     def has_links(self) -> bool:
         """Whether any of its files has several names."""
@@ -405,6 +410,22 @@ def entry_of(info: os.stat_result, extra: bytes) -> Entry:
         info.st_ino,
         extra,
     )
+
+
+def digest_of(digests: list[bytes]) -> bytes:
+    """Stands for many directories."""
+    return hashlib.blake2b(b"".join(digests), digest_size=DIGEST).digest()
+
+
+def look_at(parent: int, name: bytes, keep: int, *, is_root: bool) -> Entry:
+    """One name of an open directory; without a name that itself."""
+    info = os.stat(name, dir_fd=parent, follow_symlinks=False) if name else os.fstat(parent)
+    extra = os.readlink(name, dir_fd=parent) if stat.S_ISLNK(info.st_mode) else b""
+    if keep & (KEEP_XATTRS | KEEP_ACLS):
+        where: Any = f"/proc/self/fd/{parent}/{os.fsdecode(name)}" if name else parent
+        xattrs = xattrs_of(where, keep, is_root=is_root)
+        extra += xattrs_digest(pack_xattrs(xattrs)) if xattrs else b""
+    return entry_of(info, extra)
 
 
 def survey(
@@ -640,7 +661,7 @@ class Writer:
         self.root = root
         self.may_delete = bool(flags & MAY_DELETE)
         self.protected = bool(flags & PROTECTED)
-        self.is_dry = bool(flags & DRY)
+        self.looks_only = bool(flags & (DRY | LOOKS_ONLY))
         self.keep = keep
         self.umask = umask
         self.uid = os.geteuid()
@@ -1204,7 +1225,7 @@ class Writer:
             encoded = os.fsencode(name)
             if not encoded.endswith(TEMPORARY_SUFFIX):
                 return False
-            if not self.is_dry and self.is_stale(encoded, info):
+            if not self.looks_only and self.is_stale(encoded, info):
                 stale.append((encoded, info))
             return True
 
@@ -1224,33 +1245,10 @@ class Writer:
 
     def look(self, name: bytes) -> bytes:
         """One name of the current directory, or that itself, as a listing has it; nothing when it is not there."""
-        if not name:
-            status = os.fstat(self.cwd)
-            where: Any = self.cwd
-        else:
-            try:
-                status = os.stat(name, dir_fd=self.cwd, follow_symlinks=False)
-            except FileNotFoundError:
-                return b""
-            where = f"/proc/self/fd/{self.cwd}/{os.fsdecode(name)}"
-        extra = os.readlink(name, dir_fd=self.cwd) if stat.S_ISLNK(status.st_mode) else b""
-        if self.looks_at_xattrs:
-            xattrs = xattrs_of(where, self.keep, is_root=self.is_root)
-            extra += xattrs_digest(pack_xattrs(xattrs)) if xattrs else b""
-        return pack_listed(b"", entry_of(status, extra))
-
-    def sum(self, name: bytes, offset: int, length: int, digest: Callable[[Any], bytes]) -> bytes:
-        """The digest of a stretch of a file, and how much of it there is."""
-        if length > FRAME_MAX or offset >= 1 << 62:
-            raise ProtocolError("too long a stretch")
-        fd = os.open(name, READ, dir_fd=self.cwd)
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise Refused(errno.ESTALE)
-            data = os.pread(fd, length, offset)
-        finally:
-            os.close(fd)
-        return SUMMED.pack(len(data)) + digest(data)
+            return pack_listed(b"", look_at(self.cwd, name, self.keep, is_root=self.is_root))
+        except FileNotFoundError:
+            return b""
 
     def _sweep(self, fd: int, name: bytes, status: os.stat_result) -> None:
         held, self.cwd = self.cwd, fd
@@ -1263,6 +1261,20 @@ class Writer:
             pass  # Whoever looks next tries again.
         finally:
             self.cwd = held
+
+
+def sum_at(parent: int, name: bytes, offset: int, length: int, digest: Callable[[Any], bytes]) -> bytes:
+    """How much of a stretch of a file there is, and the digest of that."""
+    if length > FRAME_MAX or offset >= 1 << 62:
+        raise ProtocolError("too long a stretch")
+    fd = os.open(name, READ, dir_fd=parent)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise Refused(errno.ESTALE)
+        data = os.pread(fd, length, offset)
+    finally:
+        os.close(fd)
+    return SUMMED.pack(len(data)) + digest(data)
 
 
 def _holds(fd: int, data: memoryview) -> bool:
@@ -1754,6 +1766,9 @@ class Agent:
         self.identity = (info.st_dev, info.st_ino)
         self.writer = Writer(root, flags, keep, umask & 0o777, self.alive)
         self._owners = self.writer.is_root and bool(keep & KEEP_OWNER)
+        if flags & LOOKS_ONLY:
+            with contextlib.suppress(OSError):
+                os.nice(19)  # Nobody waits for it.
         self.streams = Streams(self.writer, hasher(algorithm, key))
         self.say(OPENED, number, OPENED_BODY.pack(info.st_dev, info.st_ino, born_ns(root), time.time_ns()))
 
@@ -1827,6 +1842,8 @@ class Agent:
                         lost = prefix is not None
                         if prefix is not None:
                             status, payload = NO_DIRECTORY, struct.pack("<H", prefix)
+                    elif writer.looks_only and code not in _LOOKING:
+                        raise Refused(errno.EROFS)
                     elif code in _ROOTED:
                         status, payload = self._rooted(number, index, code, flags, name, rest)
                     elif lost:
@@ -1896,7 +1913,8 @@ class Agent:
         elif code == BEGIN:
             return OK, streams.begin(struct.unpack_from("<I", rest)[0], writer.parent, name, flags, rest[4:])
         elif code == SUM:
-            return OK, writer.sum(name, *STRETCH.unpack(rest), streams.digest)
+            offset, length = STRETCH.unpack(rest)
+            return OK, sum_at(writer.cwd, name, offset, length, streams.digest)
         else:
             raise ProtocolError("no such operation")
         return OK, b""
@@ -1921,9 +1939,40 @@ class Agent:
                 raise ProtocolError("cut short")
             writer.leave()
             writer.move(name, new, mode, size, mtime_ns)
+        elif code == BELOW:
+            return self._below(name, rest)
         else:
             return self._check(number, index, flags, name, rest)
         return OK, b""
+
+    def _below(self, path: bytes, rest: memoryview) -> tuple[int, bytes]:
+        """Compare many directories with one digest; payload: those for which the times leave it open."""
+        writer = self.writer
+        assert writer is not None
+        length, count = BELOW_HEAD.unpack_from(rest)
+        at = BELOW_HEAD.size + length
+        if len(rest) != at + DIGEST + 8 * count:
+            raise ProtocolError("cut short")
+        newest = struct.unpack_from(f"<{count}q", rest, at + DIGEST)
+        above = path + b"/" if path else b""
+        todo = [above + name for name in reversed(bytes(rest[BELOW_HEAD.size : at]).split(b"\0"))]
+        digests: list[bytes] = []
+        open_: list[int] = []
+        while todo and len(digests) < count:
+            here = todo.pop()
+            fd = open_beneath(writer.root, here)
+            try:
+                found = writer.survey(fd, owners=self._owners)
+            finally:
+                os.close(fd)
+            if found.oldest_ns <= newest[len(digests)]:
+                open_.append(len(digests))
+            digests.append(found.digest)
+            todo += found.inner(here)
+            self.alive()
+        if len(digests) != count or digest_of(digests) != rest[at : at + DIGEST]:
+            return WANTED, b""
+        return OK, struct.pack(f"<{len(open_)}H", *open_)
 
     def _check(self, number: int, index: int, flags: int, path: bytes, rest: memoryview) -> tuple[int, bytes]:
         """Compare a directory with a digest; where it differs, list it."""
@@ -1936,7 +1985,8 @@ class Agent:
             os.close(fd)
         if len(rest) == DIGEST + 8:
             newest = struct.unpack_from("<q", rest, DIGEST)[0]
-            if rest[:DIGEST] == found.digest and found.oldest_ns > newest and not (flags & LINKED and found.has_links()):
+            equal = rest[:DIGEST] == found.digest and found.oldest_ns > newest
+            if equal and not (flags & LINKED and found.has_links()):
                 return OK, b""
         self.alive()
         parts: list[bytes] = [pack_listed(b"", found.own)]
@@ -1951,7 +2001,8 @@ class Agent:
         return LISTING, b"".join(parts)
 
 
-_ROOTED = frozenset({DATA, HOLE, MOVE, CHECK})
+_ROOTED = frozenset({DATA, HOLE, MOVE, CHECK, BELOW})
+_LOOKING = frozenset({CHECK, LOOK, SUM, BELOW})
 
 
 def pack_listed(name: bytes, entry: Entry) -> bytes:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from instep.core.deletions import is_limited
 from instep.engines import ssh
 from instep.engines.remote import agent
-from instep.engines.remote.connection import Connection, Far, NoPython, Wanted, remote_command
+from instep.engines.remote.connection import Connection, Far, NoPython, Wanted, over_ssh
 from instep.engines.remote.contents import Contents
 from instep.engines.remote.job import RACY_WAIT_S, Job, names_of
 from instep.engines.remote.links import Links, seek
@@ -118,7 +118,7 @@ class RemoteEngine:
             self.parallel = 4
 
     def _over_ssh(self, place: ssh.Place) -> Sequence[bytes]:
-        return [*ssh.command(self._ssh_words, port=place.port), b"--", place.host, remote_command()]
+        return over_ssh(self._ssh_words, place)
 
     async def open(self) -> bool:
         """Connect, send the agent over, and let it open the target, making its last component on the first call.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import logging
 import os
 import stat
@@ -215,7 +216,7 @@ class Job:
             if code == agent.CD:
                 lost = None if status == agent.OK else self._no_directory(frame, sent, status, payload)
                 continue
-            if lost is not None and code not in (agent.CHECK, agent.MOVE):
+            if lost is not None and code not in (agent.CHECK, agent.BELOW, agent.MOVE):
                 if lost and code not in (agent.DELETE, agent.SELF):
                     self.failed(sent.path, lost)
                 continue
@@ -239,8 +240,11 @@ class Job:
                 continue
             elif code == agent.CHECK:
                 self.kept += sent.size
-                for name in sent.below if sent.item.task is not Task.CHECK_ENTRIES else ():
-                    self.producer.work.append(Item(Task.CHECK, join(sent.path, name), sent.item.content))
+                if sent.below and sent.item.task is not Task.CHECK_ENTRIES:
+                    self.producer.check_below(sent.path, sent.below)
+                continue
+            elif code == agent.BELOW:
+                self._equal_below(sent, payload)
                 continue
             elif code == agent.MOVE:
                 self._moved(sent)
@@ -263,12 +267,41 @@ class Job:
         else:
             work.append(item._replace(task=Task.CHECK if item.task is Task.WHOLE else Task.CHECK_ENTRIES))
 
+    def _equal_below(self, sent: Sent, payload: bytes) -> None:
+        """Many directories were compared at once, and are equal; those below them come next."""
+        producer, work = self.producer, self.producer.work
+        if not payload:
+            self.kept += sent.size  # Else some are counted where they are looked at by themselves.
+        producer.doubt = max(0, producer.doubt - 1)
+        for (number,) in struct.iter_unpack("<H", payload):
+            if number >= len(sent.below):
+                raise TargetAway("the agent answered what it was not asked")
+            # Its files may have been changed after the copies were made.
+            work.append(Item(Task.CHECK_ENTRIES, sent.below[number], content=False))
+        self._compare_below(sent.rest)
+
+    def _unequal_below(self, sent: Sent) -> None:
+        """Something in them differs: each by itself, as far as it was begun, and the others as before."""
+        self.producer.doubt += 1
+        begun = [path for path in sent.below if path.rpartition(b"/")[0] == sent.path]
+        self._compare_below([path for path in sent.rest if path.rpartition(b"/")[0] == sent.path])
+        self.producer.work.extend(Item(Task.CHECK, path, content=False) for path in reversed(begun))
+
+    def _compare_below(self, paths: Sequence[bytes]) -> None:
+        """These next, the last one first: what is in one directory together."""
+        for above, some in itertools.groupby(paths, lambda path: path.rpartition(b"/")[0]):
+            names = [path.rpartition(b"/")[2] for path in some]
+            self.producer.check_below(above, names[::-1])
+
     def _moved(self, sent: Sent) -> None:
         # Its times and mode may be others by now; what is below a directory came along.
         self.producer.work.append(sent.item._replace(task=Task.NAME))
 
     async def _exception(self, sent: Sent, status: int, payload: bytes, part: bytearray | None) -> None:
         item, path, work = sent.item, sent.path, self.producer.work
+        if sent.code == agent.BELOW:
+            self._unequal_below(sent)
+            return
         if sent.code == agent.MOVE:
             work.append(item)  # The long way; the old name has a change of its own.
         elif status == agent.WANTED:

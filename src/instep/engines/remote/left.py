@@ -41,7 +41,7 @@ class AsLeft:
         return left
 
     def keep(self, path: bytes, left: Left, size: int) -> None:
-        """Remember it, at the cost of what was left longest ago; not if digests of any block of ``size`` are missing."""
+        """Remember it, at the cost of what was left longest ago; not if ``size`` has blocks without digests."""
         self.take(path)
         if not left.covers(size) or len(left.digests) > KEPT_BYTES:
             return

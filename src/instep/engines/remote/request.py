@@ -35,6 +35,8 @@ class Task(enum.IntEnum):
     """The same without those below it."""
     ATTRIBUTES = 9
     """The attributes of this directory."""
+    BELOW = 10
+    """Compare the directories below this one, many at a time; itself it is equal."""
 
 
 class Item(NamedTuple):
@@ -46,6 +48,8 @@ class Item(NamedTuple):
     """Its content may have been touched though size and time agree."""
     tries: int = 0
     listing: Mapping[bytes, agent.Entry] | None = None
+    names: tuple[bytes, ...] = ()
+    """BELOW: the subdirectories to begin with."""
 
 
 class Sent(NamedTuple):
@@ -59,13 +63,15 @@ class Sent(NamedTuple):
     racy: bool = False
     """The source changed while it was read."""
     below: tuple[bytes, ...] = ()
-    """CHECK: the directories in it."""
+    """CHECK: the directories in it. BELOW: the paths of those that are compared."""
+    rest: tuple[bytes, ...] = ()
+    """BELOW: the paths of those that are next."""
 
 
 class Frame:
     """Operations for one frame, gathered."""
 
-    __slots__ = ("_directory", "operations", "parts", "serial", "size")
+    __slots__ = ("_directory", "is_weighty", "operations", "parts", "serial", "size")
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
@@ -73,12 +79,14 @@ class Frame:
         self.size = 0
         self.serial = 0
         """Which one of its job it is, once it was sent."""
+        self.is_weighty = False
+        """It says little and asks for much: nothing else should wait for that."""
         self._directory: bytes | None = None
 
     @property
     def is_full(self) -> bool:
         """No more should go into it."""
-        return self.size >= FRAME_BYTES or len(self.operations) >= FRAME_OPERATIONS
+        return self.is_weighty or self.size >= FRAME_BYTES or len(self.operations) >= FRAME_OPERATIONS
 
     def enter(self, directory: bytes, item: Item) -> None:
         """What follows is about names in this directory."""

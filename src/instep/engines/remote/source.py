@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import struct
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,12 @@ from instep.linux.libc import libc
 FEW = 64
 """Up to so many names the source is read in the loop's thread."""
 CLONE_FS = 0x200
+BELOW_AT_ONCE = 64
+"""Directories that one digest stands for; a small change may have to wait for them to be looked at."""
+BELOW_ENTRIES = 1000
+"""The same, names in them."""
+DOUBT_MAX = 4
+"""So often it is tried in vain to compare many at once."""
 
 
 class _Private(threading.local):
@@ -42,6 +49,31 @@ def have_own_directory() -> None:
     _private.cwd = libc().unshare(CLONE_FS) == 0
 
 
+def survey(session: Session, fd: int, path: bytes) -> agent.Survey:
+    """Look at an open directory of the source, but for what the filter excludes. OSError when it cannot be read."""
+
+    def leave_out(name: str, info: os.stat_result) -> bool:
+        return session.excludes(path, os.fsencode(name), is_dir=stat.S_ISDIR(info.st_mode))
+
+    base = ""
+    if _private.cwd:
+        os.fchdir(fd)
+        base = "./"
+    try:
+        return agent.survey(
+            fd,
+            session.keep,
+            is_root=session.far.is_root,
+            owners=session.owners,
+            leave_out=leave_out,
+            ask_always=not session.filters_nothing,
+            base=base,
+        )
+    finally:
+        if _private.cwd:
+            os.chdir("/")
+
+
 class Producer:
     """Turns work into frames."""
 
@@ -53,6 +85,8 @@ class Producer:
         """What a comparison finds to be too much is not deleted, but noted."""
         self.extra: list[tuple[bytes, bool]] = []
         """Such names, and whether they are directories."""
+        self.doubt = 0
+        """How often many directories did not prove equal at once, less how often they did."""
         self._running: Iterator[None] | None = None
         self._links: deque[tuple[bytes, bytes]] = deque()
 
@@ -120,6 +154,8 @@ class Producer:
             return self._fresh(item)
         if task in (Task.CHECK, Task.CHECK_ENTRIES):
             return self._check(item)
+        if task is Task.BELOW:
+            return self._below(item)
         if task in (Task.DIFFER, Task.DIFFER_ENTRIES):
             return self._differ(item)
         if task is Task.ATTRIBUTES:
@@ -229,6 +265,50 @@ class Producer:
             os.close(fd)
         yield
 
+    def check_below(self, path: bytes, names: Sequence[bytes]) -> None:
+        """Compare these subdirectories of a directory that is equal itself, and all below them."""
+        if self.names.session.settings.one_file_system or self.doubt > DOUBT_MAX:
+            self.work.extend(Item(Task.CHECK, join(path, name), content=False) for name in names)
+            return
+        for at in range(0, len(names), BELOW_AT_ONCE):
+            some = tuple(names[at : at + BELOW_AT_ONCE])
+            self.work.append(Item(Task.BELOW, path, content=False, names=some))
+
+    def _below(self, item: Item) -> Iterator[None]:
+        """One digest for many directories."""
+        session = self.names.session
+        digests: list[bytes] = []
+        newest: list[int] = []
+        paths: list[bytes] = []
+        entries = 0
+        todo = [join(item.path, name) for name in reversed(item.names)]
+        while todo and len(paths) < BELOW_AT_ONCE and entries < BELOW_ENTRIES:
+            path = todo.pop()
+            try:
+                fd = session.open(path)
+                try:
+                    found = self._survey(fd, path)
+                finally:
+                    os.close(fd)
+            except OSError:
+                # Whatever it is: it is found out where each is looked at by itself.
+                self.work.extend(Item(Task.CHECK, join(item.path, name), content=False) for name in item.names)
+                return
+            if session.settings.preserve.hard_links:
+                self._note_links(path, found)
+            paths.append(path)
+            digests.append(found.digest)
+            newest.append(found.newest_ns + session.far.ahead_ns)
+            entries += len(found.infos)
+            todo += found.inner(path)
+        self.names.found.directories += len(paths)
+        names = b"\0".join(item.names)
+        head = agent.BELOW_HEAD.pack(len(names), len(paths)) + names + agent.digest_of(digests)
+        sent = Sent(agent.BELOW, item.path, item, entries, below=tuple(paths), rest=tuple(todo))
+        self.names.frame.add(sent, item.path, head, struct.pack(f"<{len(newest)}q", *newest))
+        self.names.frame.is_weighty = True
+        yield
+
     def _note_links(self, path: bytes, found: agent.Survey) -> None:
         for name, info in found.infos.items():
             if info.st_nlink > 1 and stat.S_ISREG(info.st_mode):
@@ -238,26 +318,7 @@ class Producer:
                 )
 
     def _survey(self, fd: int, path: bytes) -> agent.Survey:
-        session = self.names.session
-
-        def leave_out(name: str, info: os.stat_result) -> bool:
-            return session.excludes(path, os.fsencode(name), is_dir=stat.S_ISDIR(info.st_mode))
-
-        base = ""
-        if _private.cwd:
-            os.fchdir(fd)
-            base = "./"
-        found = agent.survey(
-            fd,
-            session.keep,
-            is_root=session.far.is_root,
-            owners=session.owners,
-            leave_out=leave_out,
-            ask_always=not session.filters_nothing,
-            base=base,
-        )
-        if _private.cwd:
-            os.chdir("/")
+        found = survey(self.names.session, fd, path)
         self.names.found.compared += len(found.infos)
         return found
 

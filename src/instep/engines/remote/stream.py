@@ -159,9 +159,8 @@ class Sender:
         token = await self._ask(agent.END, self._name, head, flags=links)
         if token is None:
             return True
-        if unchanged and token and self._digests is not None:
-            blocks = -(-info.st_size // agent.BLOCK)
-            session.left.keep(self._path, Left(token, bytes(self._digests[: blocks * agent.DIGEST])), info.st_size)
+        if unchanged:
+            self._remember(token, info.st_size)
         outcome, progress = job.outcome, job.progress
         if not self._only_compare:
             outcome.files += 1
@@ -173,6 +172,12 @@ class Sender:
         if not unchanged:
             job.racy(self._path)
         return True
+
+    def _remember(self, token: bytes, size: int) -> None:
+        """How the file was left there, if that is known."""
+        if token and self._digests is not None:
+            length = -(-size // agent.BLOCK) * agent.DIGEST
+            self._job.session.left.keep(self._path, Left(token, bytes(self._digests[:length])), size)
 
     # -- comparing ------------------------------------------------------------------------------------------------
 
@@ -186,9 +191,7 @@ class Sender:
         for first in range(0, len(known), each * THREADS):
             differing = await asyncio.gather(
                 *(
-                    loop.run_in_executor(
-                        None, self._differing, fd, at * agent.BLOCK, known[at : at + each], info
-                    )
+                    loop.run_in_executor(None, self._differing, fd, at * agent.BLOCK, known[at : at + each], info)
                     for at in range(first, min(first + each * THREADS, len(known)), each)
                 )
             )

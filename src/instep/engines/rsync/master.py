@@ -11,20 +11,13 @@ import asyncio
 import contextlib
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 
 from instep.engines import ssh
 from instep.errors import TargetAway, TargetError
 from instep.linux.prctl import ending_with_us
-
-SOCKET_PATH_BYTES = 80
-"""A socket's path may have 107 bytes, and ssh adds 17 for a while."""
-
-PREFIX = b"instep-ssh-"
-LEFT_S = 3600.0
-"""An empty directory of ours that is older was left by a daemon that was killed; ssh itself removes its socket."""
+from instep.linux.sshsockets import private_directory
 
 LOGIN_S = 60.0
 """ssh gives up by itself on a host that does not answer; this is for one that answers and then says no more."""
@@ -124,7 +117,11 @@ class Master:
 
     def _socket(self) -> bytes:
         if self._directory is None or not _is_there(self._directory):
-            self._directory = _private_directory()
+            self._directory = private_directory()
+            if self._directory is None:
+                raise TargetError(
+                    "no-place-for-socket", "no directory for ssh's socket", fix="set TMPDIR to a short path"
+                )
         return self._directory + b"/s"
 
 
@@ -142,26 +139,3 @@ async def _head(stream: asyncio.StreamReader) -> bytes:
 
 def _path(socket: bytes) -> tuple[bytes, bytes]:
     return b"-o", b"ControlPath=" + socket.replace(b"%", b"%%")
-
-
-def _sweep(parent: bytes) -> None:
-    """Remove what killed daemons have left. One that is still in use without a connection is made anew when needed."""
-    before_s = time.time() - LEFT_S
-    with contextlib.suppress(OSError), os.scandir(parent) as entries:
-        for entry in entries:
-            if entry.name.startswith(PREFIX):
-                with contextlib.suppress(OSError):  # gone already, or not empty
-                    info = entry.stat(follow_symlinks=False)
-                    if info.st_uid == os.geteuid() and info.st_mtime < before_s:
-                        os.rmdir(entry.path)
-
-
-def _private_directory() -> bytes:
-    """A new directory of mode 0700, with a short path in which neither ssh nor rsync takes anything for more."""
-    for parent in (os.environb.get(b"XDG_RUNTIME_DIR"), os.fsencode(tempfile.gettempdir()), b"/tmp"):
-        if not parent or not os.access(parent, os.W_OK | os.X_OK):
-            continue
-        if len(parent) <= SOCKET_PATH_BYTES - 20 and not any(char in parent for char in b" \"'\\\n"):
-            _sweep(parent)
-            return tempfile.mkdtemp(prefix=PREFIX, dir=parent)
-    raise TargetError("no-place-for-socket", "no directory for ssh's socket", fix="set TMPDIR to a short path")

@@ -6,23 +6,17 @@ ours, and a run under way is not lost with it. A login takes 200 ms, a client of
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from typing import Any, Final
 
 from instep.frontends.lsyncd.companions import Companions
 from instep.frontends.lsyncd.fast import is_usual
-from instep.frontends.lsyncd.handler import Sync
+from instep.frontends.lsyncd.syncs import Sync
 from instep.linux.prctl import ending_with_us
+from instep.linux.sshsockets import private_directory
 
-SOCKET_PATH_BYTES: Final = 80
-"""A socket's path may have 107 bytes, and ssh adds 17 for a while."""
-PREFIX: Final = "instep-ssh-"
 RETRY_S: Final = 10.0
-_SPECIAL: Final = b" \t\"'\\%$"
-"""What ssh, or rsync in its ``--rsh``, takes for more than itself."""
 
 
 class Connections:
@@ -44,10 +38,11 @@ class Connections:
         options = config[b"ssh"]
         if sync.tunnel is not None or options[b"binary"] != b"ssh" or _has_own(options):
             return
-        directory = self._place()
-        if directory is None:
-            return
-        socket = directory + b"/%d" % sync.number
+        if self._directory is None:
+            self._directory = private_directory()
+            if self._directory is None:
+                return
+        socket = self._directory + b"/%d" % sync.number
         rsync = config[b"rsync"]
         self._sockets[sync.number] = (socket, is_usual(rsync[b"binary"]) and rsync[b"rsh"] is None)
         master = (
@@ -68,21 +63,9 @@ class Connections:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
 
-    def _place(self) -> bytes | None:
-        """A private directory with a short and plain path; None where there is none."""
-        if self._directory is None:
-            for parent in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):
-                bare = os.fsencode(parent or "")
-                if not bare or len(bare) > SOCKET_PATH_BYTES - 30 or any(char in _SPECIAL for char in bare):
-                    continue
-                if os.access(bare, os.W_OK | os.X_OK):
-                    self._directory = os.fsencode(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-                    break
-        return self._directory
-
 
 def _over(socket: bytes) -> tuple[bytes, ...]:
-    return b"-o", b"ControlPath=" + socket, b"-o", b"ControlMaster=no"
+    return b"-o", b"ControlPath=" + socket.replace(b"%", b"%%"), b"-o", b"ControlMaster=no"
 
 
 def _has_own(options: Any) -> bool:

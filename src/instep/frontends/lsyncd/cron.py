@@ -1,7 +1,7 @@
 """Times of day by the rules of cron, with seconds: ``second minute hour day month weekday``, local time.
 
-A rule of five fields is cron's own, and means second 0. Fields have numbers, names (``jan``, ``mon``), ranges, lists and
-steps. As in cron(5): where both a day of the month and a weekday are given, either is enough.
+A rule of five fields is cron's own, and means second 0. Fields have numbers, names (``jan``, ``mon``), ranges, lists
+and steps. As in cron(5): where both a day of the month and a weekday are given, either is enough.
 """
 
 from __future__ import annotations

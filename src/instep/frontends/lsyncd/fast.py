@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from instep.errors import OperatorError, UsageError
 from instep.frontends.instep.checks import check
-from instep.frontends.lsyncd.handler import Sync
 from instep.frontends.lsyncd.runtime import Runtime
+from instep.frontends.lsyncd.syncs import Sync
 from instep.frontends.rsyncwords import Wish, wish
 from instep.spec import EngineName, InitialSync, MaxDelete, MirrorSpec, Pace, Preserve, TargetSpec
 
@@ -41,6 +41,13 @@ def template_of(sync: Sync, runtime: Runtime) -> bytes | None:
         if all(runtime.is_builtin(config[each], name, each) for each in _FUNCTIONS):
             return name
     return None
+
+
+def sees_only_lists(sync: Sync, runtime: Runtime) -> bool:
+    """Whether nothing of the user's is told of single events: what is done for them is a built-in kind's."""
+    return any(
+        all(runtime.is_builtin(sync.config[each], name, each) for each in (b"action", b"collect")) for name in TEMPLATES
+    )
 
 
 def mirrors(

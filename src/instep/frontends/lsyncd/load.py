@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import socket
@@ -12,12 +13,15 @@ from typing import Any, Final
 from instep.errors import OperatorError
 from instep.frontends.lsyncd.connections import Connections
 from instep.frontends.lsyncd.cron import RuleError, parse
-from instep.frontends.lsyncd.fast import mirrors, template_of
-from instep.frontends.lsyncd.handler import MODES, Sync, SyncHandler
+from instep.frontends.lsyncd.fast import mirrors, sees_only_lists, template_of
+from instep.frontends.lsyncd.handler import MODES, SyncHandler
 from instep.frontends.lsyncd.log import Log, facility_of
 from instep.frontends.lsyncd.runtime import LuaFailure, Runtime
 from instep.frontends.lsyncd.selection import Selection, exclude_lines, filter_lines
+from instep.frontends.lsyncd.syncs import Sync
 from instep.frontends.lsyncd.words import VERSION, CommandLine
+from instep.linux.openat import open_directory
+from instep.model import RelPath
 from instep.spec import MirrorSpec, TargetSpec
 
 _SETTINGS: Final[dict[bytes, type | tuple[type, ...]]] = {
@@ -100,6 +104,10 @@ class Loader:
             handler.status_write = lambda text: _replace(path, text)
             handler.status_every_s = settings.get(b"statusInterval", 10)
         stepping = [sync for sync in self._syncs if sync.number not in plain]
+        for sync in stepping:
+            wish = sync.config[b"collapse"]
+            # What the built-in kinds do is the same for one event and for many on one path.
+            sync.collapses = sees_only_lists(sync, self.runtime) if wish is None else bool(wish)
         handler.serve(self.runtime, stepping)
         self._connections = Connections(handler.companions)
         for sync in stepping:
@@ -129,6 +137,7 @@ class Loader:
             raise LoadError(f"Logging facility '{_text(facility)}' unknown.")
         if not settings.get(b"nodaemon"):
             self._bind_targets()
+        self._warn_of_loops()
         watched = self.handler.has_calls or any(self._log.wants(category) for category in _STEPS)
         self._plain = mirrors(self._syncs, self.runtime, settings, watched=watched)
 
@@ -140,6 +149,20 @@ class Loader:
                 continue
             if TargetSpec(target).is_local and not target.startswith(b"/"):
                 sync.config[b"target"] = os.path.abspath(target) + b"/"
+
+    def _warn_of_loops(self) -> None:
+        ways = set()
+        for sync in self._syncs:
+            target = sync.config[b"target"]
+            if isinstance(target, bytes) and TargetSpec(target).is_local:
+                ways.add((os.path.realpath(sync.source), os.path.realpath(target)))
+        for one, other in ways:
+            if one < other and (other, one) in ways:
+                self._log.say(
+                    "Warn",
+                    b"there are syncs from " + one + b" to " + other + b" and back: where both sides change, one of the"
+                    b" changes is lost, and nothing decides which",
+                )
 
     # ---- what Lua asks for ----
 
@@ -156,6 +179,7 @@ class Loader:
             "include_again": lambda number, pattern: self._selection(number).include_again(pattern),
             "kept": self._kept,
             "kill": _kill,
+            "leads_out": _leads_out,
             "log": lambda category, text: self._log.say(_text(category), text),
             "now": self._clock,
             "overrides": self._overrides,
@@ -168,9 +192,7 @@ class Loader:
             "version": VERSION.encode,
         }
 
-    def _tunnel(  # noqa: PLR0913  # as Lua has them
-        self, words: Any, name: bytes, host: bytes, count: float, ready_s: float, retry_s: float
-    ) -> int:
+    def _tunnel(self, words: Any, name: bytes, host: bytes, count: float, ready_s: float, retry_s: float) -> int:
         companions = self.handler.companions
         companions.tunnel(
             list(words.values()), name=name, host=host, count=int(count), ready_s=ready_s, retry_s=max(1.0, retry_s)
@@ -321,6 +343,21 @@ def _kill(pid: int, number: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _leads_out(target: bytes, below: bytes) -> bool:
+    """Whether the way from a target down to a directory in it goes through a link, or what else is no directory."""
+    try:
+        root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        os.close(open_directory(root, RelPath(below.rstrip(b"/"))))
+    except OSError as error:
+        return error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EXDEV)
+    finally:
+        os.close(root)
+    return False
 
 
 def _realdir(path: bytes) -> bytes | None:

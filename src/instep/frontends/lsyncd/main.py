@@ -106,11 +106,14 @@ class _Session:
         if daemon and path is not None:
             self._output = os.fsencode(path)  # What programs print goes there too; in the foreground to the console.
         tell = self._detach(FATAL) if daemon else None
-        if daemon and pid_path is not None:
+        trouble = ""
+        if pid_path is not None:
             try:
                 stack.enter_context(_pid_file(pid_path))
             except OSError as error:
-                raise LoadError(f"Cannot use pidfile [{pid_path}]: {error.strerror}") from None
+                trouble = f"Cannot use pidfile [{pid_path}]: {error.strerror}"
+                if daemon:
+                    raise LoadError(trouble) from None
         facility = facility_of(settings.get(b"logfacility", b"user"))
         assert facility is not None
         ident = os.fsdecode(settings.get(b"logident", b"lsyncd"))
@@ -122,6 +125,8 @@ class _Session:
         logger.setLevel(logging.INFO)
         logger.propagate = False
         self._log.say("Normal", b"--- Startup, daemonizing ---" if daemon else b"--- Startup ---")
+        if trouble:
+            self._log.say("Warn", trouble.encode(errors="surrogateescape"))  # lsyncd writes none in the foreground
         if tell is not None:
             tell(0)
 

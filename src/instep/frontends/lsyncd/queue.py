@@ -9,9 +9,8 @@ from __future__ import annotations
 import enum
 import heapq
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-
 
 CHAINS_MAX = 20_000
 """Directories whose way up is remembered; past it they are forgotten, all at once. A few megabytes (guessed)."""
@@ -81,6 +80,11 @@ class Entry:
         """Both ends of a move, the path of anything else."""
         return (self.path,) if self.path2 is None else (self.path, self.path2)
 
+    @property
+    def shown(self) -> bytes:
+        """For the log."""
+        return self.kind.value + b": " + b" -> ".join(self.paths)
+
 
 _COLLAPSED = {
     Kind.ATTRIB: {Kind.ATTRIB: Relation.ABSORB},
@@ -119,13 +123,13 @@ def relate(old: Entry, new: Entry, *, collapse: bool) -> Relation | None:
 
 
 def _overlap(path: bytes, new: Entry) -> bool:
-    """Equal, or one a directory that holds the other."""
-    return any(
-        path == other
-        or (path.endswith(b"/") and other.startswith(path))
-        or (other.endswith(b"/") and path.startswith(other))
-        for other in new.paths
-    )
+    """Equal, or one holds the other. A file and a directory of one name are one place: one came after the other."""
+    one = path.rstrip(b"/") + b"/"
+    for other in new.paths:
+        two = other.rstrip(b"/") + b"/"
+        if one.startswith(two) or two.startswith(one):
+            return True
+    return False
 
 
 Kept = dict[int, Entry]
@@ -147,6 +151,7 @@ class Queue:
         self._retries: list[tuple[float, int]] = []
         self._numbers = 0
         self._barriers: Kept = {}
+        # By path, without the slash of directories.
         self._at: dict[bytes, Kept] = {}
         self._strong: dict[bytes, Kept] = {}  # of _at those that relate to what is no move, where nothing collapses
         self._below: dict[bytes, Kept] = {}
@@ -185,7 +190,7 @@ class Queue:
             case Relation.BLOCK:
                 return [self._append(new, blocker=old)]
 
-    def waiting(self, now_s: float, *, hurried: bool = False) -> Iterator[Entry]:
+    def waiting(self, now_s: float, *, hurried: bool = False) -> Generator[Entry]:
         """Those to be acted on now, in order, up to the first that is not due; ``hurried``: due or not.
 
         An entry is given once in a walk; the queue may be changed meanwhile.
@@ -348,12 +353,14 @@ class Queue:
             yield self._barriers
         if new.kind in (Kind.INIT, Kind.BLANKET, Kind.FULL):
             return
-        exact = self._at if self._collapse or new.kind is Kind.MOVE else self._strong
         for path in new.paths:
-            if path in exact:
-                yield exact[path]
-            if path.endswith(b"/") and path in self._below:
-                yield self._below[path]
+            bare = path.rstrip(b"/")
+            is_file = len(bare) == len(path)
+            exact = self._strong if is_file and not self._collapse and new.kind is not Kind.MOVE else self._at
+            if bare in exact:
+                yield exact[bare]
+            if bare in self._below:
+                yield self._below[bare]
             for above in self._above(path):
                 if above in self._at:
                     yield self._at[above]
@@ -364,9 +371,10 @@ class Queue:
                 self._barriers[entry.number] = entry
             return
         for path in entry.paths:
-            _keep(self._at, path, entry)
-            if path.endswith(b"/") or entry.kind is Kind.DELETE or entry.kind is Kind.MOVE:
-                _keep(self._strong, path, entry)
+            bare = path.rstrip(b"/")
+            _keep(self._at, bare, entry)
+            if len(bare) < len(path) or entry.kind is Kind.DELETE or entry.kind is Kind.MOVE:
+                _keep(self._strong, bare, entry)
             for above in self._above(path):
                 _keep(self._below, above, entry)
 
@@ -374,19 +382,25 @@ class Queue:
         number = entry.number
         self._barriers.pop(number, None)
         for path in entry.paths:
-            _drop(self._at, path, number)
-            _drop(self._strong, path, number)
+            bare = path.rstrip(b"/")
+            _drop(self._at, bare, number)
+            _drop(self._strong, bare, number)
             for above in self._above(path):
                 _drop(self._below, above, number)
 
     def _above(self, path: bytes) -> tuple[bytes, ...]:
-        """The directories that hold a path, but the root; what many paths have in common is worked out once."""
-        parent = path[: path.rfind(b"/", 0, len(path) - 1) + 1]
+        """The directories that hold a path, without slashes, but the root; what many have in common is found once."""
+        parent = path[: path.rfind(b"/", 0, len(path) - 1)]
         chain = self._chains.get(parent)
         if chain is None:
             if len(self._chains) >= CHAINS_MAX:
                 self._chains.clear()
-            chain = self._chains[parent] = () if len(parent) <= 1 else (parent, *self._above(parent))
+            found = []
+            here = parent
+            while here:
+                found.append(here)
+                here = here[: here.rfind(b"/")]
+            chain = self._chains[parent] = tuple(found)
         return chain
 
 

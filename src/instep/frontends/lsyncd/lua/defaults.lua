@@ -452,6 +452,8 @@ function rsyncssh.action(inlet)
 	if event.etype == "Move" then
 		log("Normal", "Moving ", event.path, " -> ", event2.path)
 		local from, to = quoted(config.targetdir .. event.path), quoted(config.targetdir .. event2.path)
+		-- With a slash at the end rm would empty what a link leads to.
+		local bare = quoted(config.targetdir .. event.pathname)
 		-- A name that was not there to be moved is brought over instead: the exit code tells.
 		local words, host = config.ssh._computed, config.host
 		if config.tunnel then
@@ -459,7 +461,7 @@ function rsyncssh.action(inlet)
 			words, host = substitudeCommands(words, data), substitudeCommands(host, data)
 		end
 		spawn(event, config.ssh.binary, core.kept_words(inlet, false), words, host, "mv", from, to, "||", "{", "rm", "-rf",
-			from .. ";", "exit", NOT_MOVED .. ";", "}")
+			bare .. ";", "exit", NOT_MOVED .. ";", "}")
 		return
 	end
 	local list = core.all_changes(inlet, true)
@@ -518,20 +520,23 @@ function direct.action(inlet)
 	if target == "" or target:gsub("/", "") == "" or config.target:gsub("/", "") == "" then
 		error("Refusing to touch the root directory as a target.")
 	end
-	if event.etype == "Create" and event.isdir then
+	if core.leads_out(config.target, event.pathdir) or event2 and core.leads_out(config.target, event2.pathdir) then
+		log("Error", "A link, or a file, at the target is in the way of ", target, ": nothing was done there.")
+		inlet.discardEvent(event)
+	elseif event.etype == "Create" and event.isdir then
 		spawn(event, "mkdir", "--", target)
 	elseif event.etype == "Create" or event.etype == "Modify" then
 		spawn(event, "cp", "-p", "--", event.sourcePath, event.targetPathdir)
 	elseif event.etype == "Delete" then
 		if deletes(config, "running") then
-			spawn(event, "rm", "-rf", "--", target)
+			spawn(event, "rm", "-rf", "--", event.targetPathname)
 		else
 			inlet.discardEvent(event)
 		end
 	elseif event.etype == "Move" then
 		local script = 'mv -- "$1" "$2"'
 		if deletes(config, "running") then
-			script = script .. ' || rm -rf -- "$1"'
+			script = script .. ' || rm -rf -- "${1%/}"'
 		end
 		spawn(event, "/bin/sh", "-c", script, "sh", target, event2.targetPath)
 	else

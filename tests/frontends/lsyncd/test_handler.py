@@ -1,0 +1,134 @@
+"""The handler by itself, with a clock of the test's: bounds, what it says while it ends, and what is kept running."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from pathlib import Path
+
+import pytest
+
+from instep.frontends.lsyncd import handler as module
+from instep.frontends.lsyncd.handler import SyncHandler
+from instep.frontends.lsyncd.load import Loader
+from instep.frontends.lsyncd.log import Log
+from instep.frontends.lsyncd.queue import Kind
+from instep.frontends.lsyncd.words import read as words
+from instep.linux.inotify import IN_CLOSE_WRITE, IN_CREATE
+from instep.model import EventReport, Interrupt, Program, ProgramEnd, RelPath, Scope
+
+pytest.importorskip("lupa")
+
+
+class Lines(Log):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def say(self, category: str, text: bytes) -> None:
+        self.lines.append(f"{category}: {text.decode()}")
+
+    def count(self, text: str) -> int:
+        return sum(text in line for line in self.lines)
+
+
+def serving(top: Path, text: str) -> tuple[SyncHandler, Lines]:
+    (top / "s").mkdir()
+    log = Lines()
+    loader = Loader(words(["c.lua"]), log, clock=lambda: 0.0)
+    loader.read(text.replace("@", str(top)).encode())
+    loader.serve()
+    loader.handler.started(0.0)
+    return loader.handler, log
+
+
+def event(path: str, mask: int = IN_CLOSE_WRITE) -> EventReport:
+    report = EventReport(RelPath(path.encode()), Scope.ENTRY, is_dir=False)
+    report.mask = mask
+    return report
+
+
+def programs(handler: SyncHandler, now_s: float) -> dict[int, tuple[bytes, ...]]:
+    due = handler.due(now_s, drained=True)
+    return {number: work.argv for number, work in due if isinstance(work, Program)}
+
+
+def test_a_queue_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ENTRIES_MAX", 10)
+    handler, log = serving(tmp_path, 'sync{ source="@/s", delay=5, init=false, onModify="true" }')
+    assert programs(handler, 0.0) == {}
+    for number in range(11):
+        handler.note(0, event(f"f{number}"), 1.0)
+    assert [entry.kind for entry in handler.syncs[0].queue] == [Kind.INIT]
+    assert log.count("Warn: more than 10 events wait: beginning anew") == 1
+
+
+def test_events_of_built_in_kinds_take_one_entry_a_path(tmp_path: Path) -> None:
+    text = 'sync{ default.rsync, source="@/s", target="@/t", delay=5, init=false, rsync={ update=true } }'
+    handler, _ = serving(tmp_path, text)
+    programs(handler, 0.0)
+    for number, mask in itertools.product(range(10), (IN_CREATE, IN_CLOSE_WRITE, IN_CLOSE_WRITE)):
+        handler.note(0, event(f"f{number}", mask), 1.0)
+    assert len(handler.syncs[0].queue) == 10
+    ((_, argv),) = programs(handler, 9.0).items()
+    assert argv[0] == b"rsync"
+    handler.note(0, event("f3"), 9.5)
+    assert len(handler.syncs[0].queue) == 11, "what is under way does not take in what comes after"
+
+
+def test_large_files_go_by_themselves(tmp_path: Path) -> None:
+    """Each once, and nothing is lost: with lsyncd 2.3 removing an entry from the middle breaks the queue."""
+    handler, _ = serving(
+        tmp_path,
+        """sync{ default.rsync, source="@/s", target="@/t", delay=0, init=false, batchSizeLimit=100, maxProcesses=2 }""",
+    )
+    programs(handler, 0.0)
+    for name in ("big1", "small1", "big2", "small2", "big3"):
+        (tmp_path / "s" / name).write_bytes(b"x" * (1000 if name.startswith("big") else 10))
+        for mask in (IN_CREATE, IN_CLOSE_WRITE):
+            handler.note(0, event(name, mask), 1.0)
+    sent: list[bytes] = []
+    for now_s in (1.0, 2.0):
+        due = handler.due(now_s, drained=True)
+        assert len(due) == 2
+        sent += [work.stdin or b"" for _, work in due if isinstance(work, Program)]
+        for number, _ in due:
+            handler.finished(number, ProgramEnd(0), now_s)
+    assert sent == [b"/small1\0/\0/small2", b"/big1\0/", b"/big2\0/", b"/big3\0/"]
+    assert handler.due(3.0, drained=True) == []
+    assert len(handler.syncs[0].queue) == 0
+
+
+def test_who_waits_for_programs_says_so_each_minute(tmp_path: Path) -> None:
+    handler, log = serving(tmp_path, 'sync{ source="@/s", onStartup="sleep 1000" }')
+    ((number, _),) = programs(handler, 0.0).items()
+    handler.stop()
+    for now_s, times in ((0.1, 1), (30.0, 1), (60.2, 2), (100.0, 2), (121.0, 3)):
+        assert handler.due(now_s, drained=True) == []
+        assert log.count("waiting for 1 more child processes.") == times, now_s
+    assert handler.wake_s() == pytest.approx(181.0)
+    handler.finished(number, ProgramEnd(0), 130.0)
+    assert handler.due(130.0, drained=True) == []
+    assert handler.wake_s() is None
+
+
+def test_a_tunnel_stays_until_nothing_goes_through_it(tmp_path: Path) -> None:
+    handler, _ = serving(
+        tmp_path,
+        """sync{ default.rsync, source="@/s", target="r://^localport/",
+            tunnel=tunnel{ command="ssh ^localport", readyDelay=5 } }""",
+    )
+    ((tunnel, words_of_it),) = programs(handler, 0.0).items()
+    assert words_of_it[0] == b"ssh"
+    assert (programs(handler, 4.9), handler.wake_s()) == ({}, 5.0)
+    ((initial, argv),) = programs(handler, 5.0).items()
+    assert argv[-1] == b"r://" + words_of_it[1] + b"/"
+    handler.stop()
+    assert handler.due(6.0, drained=True) == []
+    handler.finished(initial, ProgramEnd(0), 7.0)
+    assert handler.due(7.0, drained=True) == [(tunnel, Interrupt(tunnel, signal.SIGKILL))]
+    assert handler.wake_s() is not None, "it may have been too soon for that"
+    handler.finished(tunnel, ProgramEnd(137, signal=9), 7.1)
+    assert (handler.due(7.1, drained=True), handler.wake_s()) == ([], None)
