@@ -72,10 +72,19 @@ def started(record: Path) -> list[Started]:
     return found
 
 
+TRIES = 5
+"""The original crashes now and then where it does not always."""
+
+
 def initial(directory: Path, tree: Path, options: Sequence[str], arguments: Sequence[str] = ()) -> list[Started]:
     """What the original does for its initial sync."""
     handler, record = recorder(directory)
-    status = exit_status(directory, tree, options, arguments, handler=handler)
+    tries, status = 0, -1
+    while status < 0 and tries < TRIES:
+        tries += 1
+        for left in record.iterdir():
+            left.unlink()
+        status = exit_status(directory, tree, options, arguments, handler=handler)
     assert status == 0, (options, arguments, status)
     return started(record)
 

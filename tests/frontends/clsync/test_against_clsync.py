@@ -46,10 +46,16 @@ def environ(desk: Path) -> dict[bytes, bytes]:
     return {b"PATH": b"/usr/bin:/bin", b"HOME": bytes(desk), b"TMPDIR": bytes(desk)}
 
 
-def theirs(desk: Path, argv: Sequence[str]) -> int:
+TRIES = 5
+"""The original crashes now and then where it does not always."""
+
+
+def theirs(desk: Path, argv: Sequence[str], tries: int = TRIES) -> int:
     ended = subprocess.run(
         ["timeout", "20", CLSYNC, *argv], check=False, cwd=desk, env=environ(desk), capture_output=True, timeout=60
     )
+    if ended.returncode < 0 and tries > 1:
+        return theirs(desk, argv, tries - 1)
     assert ended.returncode != 124, "it follows"
     return ended.returncode
 

@@ -249,7 +249,9 @@ def test_what_was_under_way_at_the_end_is_told_again(start: Start, desk: Desk, b
 def test_handlers_start_with_clean_signals(start: Start, desk: Desk, b: str) -> None:
     desk.program("handler", "grep -E '^Sig(Blk|Ign)' /proc/self/status > @/signals")
     assert start(f"{FOLLOW} {DIRECT} --only-initialsync").ended() == 0
-    assert (desk.top / "signals").read_text().split() == ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16]
+    _, blocked, _, ignored = (desk.top / "signals").read_text().split()
+    # 32 and 33 are the C library's own; no program can say how they are treated.
+    assert [int(each, 16) & ~(0b11 << 31) for each in (blocked, ignored)] == [0, 0]
 
 
 @pytest.mark.parametrize("b", ["B-20"])
