@@ -182,7 +182,9 @@ def test_a_disk_that_is_full_over_there(
     daemon = start(*ssh_options(sshd), source, f"there:{target}", f"--engine={engine}")
     daemon.wait_following()
     daemon.wait_equal(source, target)
-    (source / "big").write_bytes(os.urandom(1_400_000))
+    # In one piece: half of it, if that had already arrived, and the whole have no room beside each other.
+    (shm / "big").write_bytes(os.urandom(1_400_000))
+    (shm / "big").rename(source / "big")
     daemon.wait_event("target-full")
     (source / "d0/f0").write_text("while it was full")
     (mount / "ballast").unlink()

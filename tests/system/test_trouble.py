@@ -162,7 +162,9 @@ def test_a_full_target_heals_when_there_is_room(
     fill(source)
     daemon = start(source, target, f"--engine={engine}")
     daemon.wait_following()
-    (source / "big").write_bytes(os.urandom(1_400_000))
+    # In one piece: half of it, if that had already arrived, and the whole have no room beside each other.
+    (shm / "big").write_bytes(os.urandom(1_400_000))
+    (shm / "big").rename(source / "big")
     daemon.wait_event("target-full")
     (source / "d0" / "f0").write_text("while it was full")
     (mount / "ballast").unlink()
@@ -182,7 +184,9 @@ def test_a_full_target_heals_by_a_deletion_in_the_source(
     (source / "old").write_bytes(os.urandom(1_000_000))
     daemon = start(source, target, f"--engine={engine}")
     daemon.wait_following()
-    (source / "big").write_bytes(os.urandom(1_400_000))
+    # In one piece; see above.
+    (shm / "big").write_bytes(os.urandom(1_400_000))
+    (shm / "big").rename(source / "big")
     daemon.wait_event("target-full")
     (source / "old").unlink()
     daemon.wait_event("target-has-space-again")
