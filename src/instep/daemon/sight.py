@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from instep.daemon.build import build_event_monitor
-from instep.linux.openat import open_directory
+from instep.linux.openat import listed, still_names
 from instep.model import RelPath
 from instep.ports import Monitor, Place
 
@@ -50,26 +50,11 @@ class OwnSight:
 
     def is_there(self) -> bool:
         """As above."""
-        mine = os.fstat(self._root)
-        try:
-            now = os.stat(self._path)
-        except OSError:
-            return False
-        return (now.st_dev, now.st_ino) == (mine.st_dev, mine.st_ino)
+        return still_names(self._path, self._root)
 
     def listed(self, path: RelPath) -> Sequence[tuple[bytes, bool]]:
         """As above."""
-        try:
-            fd = open_directory(self._root, path)
-        except OSError:
-            return ()
-        try:
-            with os.scandir(fd) as entries:
-                return sorted((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries)
-        except OSError:
-            return ()
-        finally:
-            os.close(fd)
+        return listed(self._root, path)
 
     def close(self) -> None:
         """As above."""

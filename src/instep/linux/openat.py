@@ -43,6 +43,31 @@ def open_directory(root: int, path: bytes) -> int:
     return _walk(root, path)
 
 
+def listed(root: int, path: bytes) -> list[tuple[bytes, bool]]:
+    """The names in a directory below ``root``, in order, each with whether it is one; none where it cannot be read."""
+    try:
+        fd = open_directory(root, path)
+    except OSError:
+        return []
+    try:
+        with os.scandir(fd) as entries:
+            return sorted((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries)
+    except OSError:
+        return []
+    finally:
+        os.close(fd)
+
+
+def still_names(path: bytes, fd: int) -> bool:
+    """Whether a path leads to what was opened as this descriptor."""
+    mine = os.fstat(fd)
+    try:
+        now = os.stat(path)
+    except OSError:
+        return False
+    return (now.st_dev, now.st_ino) == (mine.st_dev, mine.st_ino)
+
+
 def _openat2(root: int, path: bytes, how: bytes) -> int:
     global _have_openat2  # noqa: PLW0603  # a fact about the running kernel, found once
     c = libc()

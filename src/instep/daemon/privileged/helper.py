@@ -24,7 +24,7 @@ from instep.engines.command.launcher import Launcher
 from instep.engines.command.program import CANNOT_START, GRACE_S, Interruption, run
 from instep.errors import OperatorError
 from instep.linux.look import look
-from instep.linux.openat import DIRECTORY, open_directory
+from instep.linux.openat import DIRECTORY, listed, still_names
 from instep.linux.prctl import die_with_parent
 from instep.logs import fields
 from instep.model import Interrupt, ProgramEnd
@@ -196,25 +196,10 @@ class Helper:
 
     def _list(self, path: bytes) -> object:
         """Names in order, and whether each is a directory; none where it cannot be listed."""
-        try:
-            fd = open_directory(self._root, path)
-        except OSError:
-            return []
-        try:
-            with os.scandir(fd) as entries:
-                return sorted((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries)
-        except OSError:
-            return []
-        finally:
-            os.close(fd)
+        return listed(self._root, path)
 
     def _is_there(self) -> bool:
-        mine = os.fstat(self._root)
-        try:
-            now = os.stat(self._place.root)
-        except OSError:
-            return False
-        return (now.st_dev, now.st_ino) == (mine.st_dev, mine.st_ino)
+        return still_names(self._place.root, self._root)
 
     # ---- programs ----
 

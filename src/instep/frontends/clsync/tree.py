@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from instep.linux.openat import DIRECTORY, open_directory
+from instep.linux.openat import DIRECTORY, listed
 from instep.model import ROOT, RelPath
 
 
@@ -36,17 +36,7 @@ class LocalTree:
 
     def listed(self, path: RelPath) -> Sequence[tuple[bytes, bool]]:
         """See ``Tree``; in the order of the names."""
-        try:
-            opened = open_directory(self._root, path)
-        except OSError:
-            return ()
-        try:
-            with os.scandir(opened) as entries:
-                return sorted((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries)
-        except OSError:
-            return ()
-        finally:
-            os.close(opened)
+        return listed(self._root, path)
 
     def close(self) -> None:
         """Let go of the root."""
