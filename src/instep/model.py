@@ -25,6 +25,11 @@ def is_temporary(name: bytes) -> bool:
     return name.startswith(TEMPORARY_PREFIX) and name.endswith(TEMPORARY_SUFFIX)
 
 
+def is_within_temporary(path: bytes) -> bool:
+    """True for a path that is such a name, or below one."""
+    return path.find(TEMPORARY_PREFIX) >= 0 and any(is_temporary(name) for name in path.split(b"/"))
+
+
 class Scope(enum.IntEnum):
     """How much has to be looked at again; a larger value includes the smaller ones."""
 

@@ -18,7 +18,13 @@ from instep.monitors.inotify_events import InotifyEvents
 from instep.ports import Place
 
 DEADLINE_S = 60.0
-WORDS = {IN_CREATE: "create", IN_DELETE: "delete", IN_MOVED_FROM | IN_MOVED_TO: "move", IN_MOVED_TO: "to"}
+WORDS = {
+    IN_CREATE: "create",
+    IN_DELETE: "delete",
+    IN_MOVED_FROM | IN_MOVED_TO: "move",
+    IN_MOVED_TO: "to",
+    IN_MOVED_FROM: "from",
+}
 
 
 class Telling:
@@ -131,6 +137,29 @@ def test_what_was_in_a_directory_before_it_was_watched_is_told(root: Path) -> No
         "started", "to came/", "create came/in/", "create came/in/z", "move gone/", "create gone/in/",
         "create gone/in/z", "stop",
     ]  # fmt: skip
+
+
+def test_what_another_instep_writes_under_is_never_told(root: Path) -> None:
+    """Not a file, not what is in a directory, not the name that something is renamed from or to."""
+    (root.parent / "came").mkdir()
+    (root.parent / "came/.instep-1-1.tmp").write_text("")
+
+    async def work(handler: Telling, handled: Handled) -> None:
+        hidden = root / ".instep-1-2.tmp"
+        hidden.mkdir()
+        (hidden / "f").write_text("")
+        hidden.rename(root / "d")
+        await until(lambda: "create d/f" in handler.told)
+        (root / ".instep-1-3.tmp").write_text("")
+        (root / ".instep-1-3.tmp").rename(root / "file")
+        (root / "file").rename(root / ".instep-1-4.tmp")
+        (root.parent / "came").rename(root / "came")
+        (root / "last").write_text("")
+        await until(lambda: "create last" in handler.told)
+        handled.stop()
+
+    handler, _ = drive(root, work)
+    assert handler.told == ["started", "to d/", "create d/f", "to file", "from file", "to came/", "create last", "stop"]
 
 
 def test_a_handler_is_woken_when_it_wants(root: Path) -> None:

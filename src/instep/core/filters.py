@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from instep.errors import UsageError
-from instep.model import ROOT, TEMPORARY_PREFIX, TEMPORARY_SUFFIX, RelPath, is_temporary
+from instep.model import ROOT, TEMPORARY_PREFIX, TEMPORARY_SUFFIX, RelPath, is_within_temporary
 from instep.spec import Rule
 
 DIRECTORIES_MAX = 50_000
@@ -53,7 +53,7 @@ class Filter:
     def excludes(self, path: RelPath, is_dir: bool) -> bool:  # noqa: FBT001  # called per event
         """Whether the path, or a directory above it, is excluded. The root never is."""
         if self.is_trivial:
-            return path.find(TEMPORARY_PREFIX) >= 0 and any(is_temporary(name) for name in path.split(b"/"))
+            return is_within_temporary(path)
         parent, _, name = path.rpartition(b"/")
         above = self._directories.get(parent)
         if above is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from instep.core.filters import Filter
 from instep.core.timing import big_wait_s
 from instep.errors import UsageError
+from instep.model import RelPath, is_within_temporary
 from instep.ports import Engine, Monitor, Place, Verifier
 from instep.spec import EngineName, MirrorSpec, Rule, TargetSpec
 
@@ -90,7 +91,10 @@ def build_event_monitor(place: Place) -> Monitor:
     """A monitor that says what the kernel called each event, not yet started."""
     from instep.monitors.inotify_events import InotifyEvents  # noqa: PLC0415  # as above
 
-    return InotifyEvents(place.root, ignore=place.ignore, one_file_system=place.one_file_system)
+    def ignore(path: RelPath, is_dir: bool) -> bool:  # noqa: FBT001  # as ports.Place has it
+        return is_within_temporary(path) or place.ignore(path, is_dir)
+
+    return InotifyEvents(place.root, ignore=ignore, one_file_system=place.one_file_system)
 
 
 def _shares_file_system(source: bytes, target: TargetSpec) -> bool:

@@ -10,9 +10,22 @@ from collections.abc import Callable, Iterator
 
 from instep.daemon.sight import OwnSight, Sight
 from instep.daemon.workshop import Workshop
-from instep.linux.inotify import IN_CREATE
+from instep.linux.inotify import IN_CREATE, IN_MOVED_FROM, IN_MOVED_TO
 from instep.logs import fields
-from instep.model import ROOT, Batch, Call, EventReport, Interrupt, Program, RelPath, Report, Scope
+from instep.model import (
+    ROOT,
+    TEMPORARY_PREFIX,
+    Batch,
+    Call,
+    EventReport,
+    Interrupt,
+    Program,
+    RelPath,
+    Report,
+    Scope,
+    is_temporary,
+    is_within_temporary,
+)
 from instep.ports import Handler, Place
 
 log = logging.getLogger(__name__)
@@ -162,6 +175,12 @@ class Handled:
                 break
 
     def _note(self, number: int, report: Report) -> None:
+        old = report.moved_from
+        if report.path.find(TEMPORARY_PREFIX) >= 0 or (old is not None and old.find(TEMPORARY_PREFIX) >= 0):
+            seen = _without_temporaries(report)
+            if seen is None:
+                return
+            report = seen
         now_s = self._clock()
         if isinstance(report, EventReport):
             self._just_made = bool(report.mask & IN_CREATE) and not report.is_dir
@@ -199,6 +218,8 @@ class Handled:
             here = todo.pop()
             below = []
             for name, is_dir in self._sights[number].listed(here):
+                if is_temporary(name):
+                    continue
                 path = RelPath(os.path.join(here, name))
                 event = EventReport(path, Scope.ENTRY, is_dir=is_dir)
                 event.mask = IN_CREATE
@@ -256,3 +277,18 @@ class Handled:
             # A defect must not be swallowed with the task: it ends what cannot be trusted any more.
             log.exception("handler-crashed", extra=fields(now="this handler ends", fix="please report it"))
             self._finish(1)
+
+
+def _without_temporaries(report: Report) -> Report | None:
+    """What is left to tell once the names that another instep writes under are left out."""
+    hides_new = is_within_temporary(report.path)
+    old = report.moved_from
+    if old is None or not isinstance(report, EventReport):
+        return None if hides_new else report
+    hides_old = is_within_temporary(old)
+    if hides_new == hides_old:
+        return None if hides_new else report
+    mask, path = (IN_MOVED_FROM, old) if hides_new else (IN_MOVED_TO, report.path)
+    left = EventReport(path, Scope.ENTRY, is_dir=report.is_dir)
+    left.mask = mask
+    return left

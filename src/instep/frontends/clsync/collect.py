@@ -27,7 +27,7 @@ from instep.linux.inotify import (
     IN_MOVED_FROM,
     IN_MOVED_TO,
 )
-from instep.model import ROOT, TEMPORARY_PREFIX, EventReport, RelPath, is_temporary
+from instep.model import ROOT, EventReport, RelPath, is_within_temporary
 
 _GONE = IN_DELETE | IN_DELETE_SELF | IN_MOVED_FROM
 _MADE = IN_CREATE | IN_MOVED_TO
@@ -233,11 +233,13 @@ class Collector:
         self.whole.append(entry)
 
     def _syncs(self, path: RelPath, *, is_dir: bool, is_regular: bool) -> bool:
-        if path.find(TEMPORARY_PREFIX) >= 0 and is_temporary(path.rpartition(b"/")[2]):
+        if is_within_temporary(path):
             return False
         return self.rules.syncs(path, is_dir=is_dir, is_regular=is_regular) and not self._is_own(path)
 
     def _enters(self, path: RelPath) -> bool:
+        if is_within_temporary(path):
+            return False
         return self.rules.walks(path) and not (self._stays() and self._is_elsewhere(path))
 
     def _stays(self) -> bool:
