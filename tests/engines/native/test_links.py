@@ -260,6 +260,19 @@ def test_an_excluded_name_is_not_brought_over(base: bytes, now: bool) -> None:
 
 
 @both_roads
+def test_a_name_takes_the_place_of_a_directory(rig: Rig, now: bool) -> None:
+    write(rig.s(b"a"))
+    os.mkdir(rig.s(b"b"))
+    write(rig.s(b"b/f"))
+    rig.clean(rig.tree(now=now))
+    os.unlink(rig.s(b"b/f"))
+    os.rmdir(rig.s(b"b"))
+    os.link(rig.s(b"a"), rig.s(b"b"))
+    rig.clean(rig.bring(b"b", now=now))
+    assert _linked(rig, b"a", b"b")
+
+
+@both_roads
 def test_a_new_directory_holds_a_second_name(rig: Rig, now: bool) -> None:
     """It was made outside of the source, where nobody reports the link."""
     write(rig.s(b"first"))

@@ -13,7 +13,7 @@ import stat
 import threading
 from collections.abc import Collection, Iterable
 
-from instep.engines.native.entry import failed
+from instep.engines.native.entry import failed, put_in_place
 from instep.engines.native.session import Session, join
 from instep.engines.native.stretch import Stretch
 from instep.engines.native.tally import Tally
@@ -259,7 +259,7 @@ def _link(session: Session, stretch: Stretch, leader: bytes, path: bytes, leadin
             follow_symlinks=False,
         )
         try:
-            os.rename(temporary, name, src_dir_fd=target, dst_dir_fd=target)
+            put_in_place(session, target, path, temporary, name, tally)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=target)
@@ -280,4 +280,4 @@ def _link(session: Session, stretch: Stretch, leader: bytes, path: bytes, leadin
 
 def _cannot_link(number: int) -> bool:
     """Different file systems at the target, a full inode, or a file system without links: two files then."""
-    return number in (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP, errno.EISDIR)
+    return number in (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP)
