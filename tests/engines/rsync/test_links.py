@@ -68,6 +68,24 @@ def test_a_changed_mode_reaches_all(place: Place) -> None:
     assert_together(place, "a", "b")
 
 
+def test_a_mode_changed_through_a_name_of_a_fifo_that_goes_is_not_lost(place: Place) -> None:
+    os.mkfifo(place.source / "a", 0o640)
+    (place.source / "d").mkdir()
+    os.link(place.source / "a", place.source / "d" / "b")
+    engine = place.engine()
+
+    async def steps() -> None:
+        await engine.open()
+        assert_done(await engine.sync(batch(tree())))
+        (place.source / "a").chmod(0o600)
+        (place.source / "a").unlink()
+        assert_done(await engine.sync(batch(entry(b"a"))))
+        await engine.close()
+
+    run(steps())
+    assert ((place.target / "d" / "b").stat().st_mode & 0o777, (place.target / "a").exists()) == (0o600, False)
+
+
 def test_many_in_one_directory(place: Place) -> None:
     names = [f"d/{number}" for number in range(100)]
     linked(place, *names)

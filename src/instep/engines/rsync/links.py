@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Container, Iterable, Iterator
 
 from instep.linux.openat import open_directory
@@ -109,10 +108,10 @@ def _linked_below(root: int, tops: Iterable[bytes]) -> Iterator[tuple[bytes, Ino
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         todo.append(_join(path, entry.name))
-                    elif entry.is_file(follow_symlinks=False):
+                    else:
                         with contextlib.suppress(OSError):
                             info = entry.stat(follow_symlinks=False)
-                            if info.st_nlink > 1 and stat.S_ISREG(info.st_mode):
+                            if info.st_nlink > 1:
                                 yield _join(path, entry.name), (info.st_dev, info.st_ino)
         except OSError:
             continue
