@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.system.daemon_process import DEADLINE_S, wait_until
+from tests.system.sshd import end_with_parent
 
 OURS = (sys.executable, "-c", "from instep.commands import lsyncd; raise SystemExit(lsyncd())")
 DEBIANS = shutil.which("lsyncd", path="/usr/bin:/usr/local/bin")
@@ -32,6 +33,7 @@ class Daemon:
                 cwd=top,
                 env={**os.environ, "PATH": ":".join(path), "TOP": str(top)},
                 start_new_session=True,
+                preexec_fn=end_with_parent,  # noqa: PLW1509  # it takes no lock
             )
 
     def text(self) -> str:

@@ -149,7 +149,7 @@ def test_computed_words(lua: Lua, options: str, expected: list[object]) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("x = = 1", "error preparing .*c.lua: .*c.lua:1: "),
+        ("x = = 1", "error loading .*c.lua: .*c.lua:1: "),
         ("\nsync{ target='x' }", "c.lua:2: source missing from sync."),
         ("\nsync{ default.rsync, source='@/s', target='t', rsync={ archve=true } }",
             'c.lua:2: Parameter "rsync.archve" unknown. [(] if this is not a typo add it to checkgauge [)]'),
@@ -244,6 +244,44 @@ def test_the_dialect(lua: Lua) -> None:
     """)
 
 
+def test_commands_and_pipes(lua: Lua) -> None:
+    """What the Lua in lupa cannot do by itself."""
+    lua.load("""
+        local fine, kind, code = os.execute("exit 3")
+        assert(fine == nil and kind == "exit" and code == 3 and os.execute("true") and os.execute())
+        fine, kind, code = os.execute("kill -9 $$")
+        assert(fine == nil and kind == "signal" and code == 9)
+        local pipe = io.popen("printf '1\\n2 x'; exit 4")
+        assert(io.type(pipe) == "file" and pipe:read("n", "l") == 1 and pipe:read("a") == "2 x")
+        fine, kind, code = pipe:close()
+        assert(fine == nil and kind == "exit" and code == 4 and io.type(pipe) == "closed file")
+        local lines = {}
+        pipe = io.popen("printf 'a\\nb'", "r")
+        for line in pipe:lines() do lines[#lines + 1] = line end
+        assert(#lines == 2 and lines[2] == "b" and pipe:close())
+        pipe = io.popen("cat > @/piped", "w")
+        assert(pipe:write("some", 1) == pipe and io.close(pipe))
+        assert(not pcall(io.popen, "true", "x"))
+        sync{ default.rsync, source="@/s", target="@/t" }
+    """)
+    assert (lua.top / "piped").read_text() == "some1"
+
+
+def test_words_of_bits_and_numbers(lua: Lua) -> None:
+    lua.load("""
+        assert(bit32.band() == 0xffffffff and bit32.band(7, 6, 12) == 4 and bit32.bor(1, 2, 4) == 7 and bit32.bxor(3, 1) == 2)
+        assert(bit32.bnot(0) == 0xffffffff and bit32.lshift(1, 31) == 0x80000000 and bit32.lshift(1, 32) == 0)
+        assert(bit32.rshift(0x80000000, 31) == 1 and bit32.lshift(4, -1) == 2)
+        assert(bit32.arshift(0x80000000, 4) == 0xf8000000 and bit32.arshift(16, 2) == 4)
+        assert(bit32.lrotate(0x80000001, 1) == 3 and bit32.rrotate(3, 1) == 0x80000001 and bit32.lrotate(5, 0) == 5)
+        assert(bit32.extract(0xf0, 4, 4) == 15 and bit32.replace(0, 5, 4, 4) == 0x50 and bit32.btest(6, 2))
+        local part, exponent = math.frexp(6)
+        assert(part == 0.75 and exponent == 3 and math.frexp(0) == 0 and select(2, math.frexp(0.125)) == -2)
+        assert(math.sinh(0) == 0 and math.cosh(0) == 1 and math.abs(math.tanh(1) - 0.76159415595) < 1e-9)
+        sync{ default.rsync, source="@/s", target="@/t" }
+    """)
+
+
 # ---- the fast road --------------------------------------------------------------------------------------------------
 
 
@@ -328,5 +366,9 @@ def test_the_table_of_2_3(lua: Lua) -> None:
         assert(substitudeCommands("^localhost:${localport}^other", data) == "h:7^other")
         assert(substitudeCommands({ "-p", "^localport" }, data)[2] == "7")
         assert(dump{ 1 } == "{ [1] = 1 }")
+        local queue = Queue.new()
+        local a, b, c = queue:push("a"), queue:push("b"), queue:inject("c")
+        assert(c < a and a < b and queue:size() == 3 and queue:remove(a) == "a" and not queue:remove(a))
+        assert(queue:remove(b) == "b" and queue:remove(c) == "c" and queue:size() == 0 and queue:push("d"))
         sync{ default.rsync, source="@/s", target="@/t" }
     """)

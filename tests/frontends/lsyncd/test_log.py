@@ -87,7 +87,7 @@ def test_the_status_file() -> None:
         (b"/d/f", [False, b"f", b"f", b"d/f", b"d/f", b"d/", b"/d/f", b"/d/f", b"/d/"]),
         (b"/k/", [True, b"k/", b"k", b"k/", b"k", b"", b"/k/", b"/k", b"/"]),
         (b"/d/k/", [True, b"k/", b"k", b"d/k/", b"d/k", b"d/", b"/d/k/", b"/d/k", b"/d/"]),
-        (b"", [False, b"", b"", b"", b"", b"", b"", b"", b""]),
+        (b"", [False, None, None, b"", b"", b"", b"", b"", b""]),
     ],
 )
 def test_fields_of_events(path: bytes, values: list[object]) -> None:

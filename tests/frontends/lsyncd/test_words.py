@@ -36,7 +36,7 @@ def test_syncs_may_be_mixed_and_repeated() -> None:
         (["a.lua", "b.lua"], "There can only be one config file in the command line."),
         (["-delay", "soon", "a.lua"], "delay must be a number and >= 0"),
         (["-delay", "-1", "a.lua"], "delay must be a number and >= 0"),
-        (["-monitor", "kqueue"], "unknown event monitor 'kqueue'"),
+        (["-monitor", "kqueue"], 'event monitor "kqueue" unknown'),
         (["-bogus", "-version"], "unknown option command line option -bogus"),
     ],
 )

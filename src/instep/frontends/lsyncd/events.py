@@ -7,7 +7,7 @@ from typing import Final
 
 from instep.frontends.lsyncd.queue import Entry
 
-Value = bytes | bool
+Value = bytes | bool | None
 
 
 def value(entry: Entry, name: bytes, *, destination: bool) -> Value:
@@ -28,9 +28,14 @@ def _bare(path: bytes) -> bytes:
     return path.removeprefix(b"/")
 
 
-def _name(path: bytes) -> bytes:
-    """The last component, with the slash of a directory."""
-    return path[path.rfind(b"/", 0, len(path) - 1) + 1 :]
+def _name(path: bytes) -> bytes | None:
+    """The last component, with the slash of a directory; None for what stands for no path."""
+    return path[path.rfind(b"/", 0, len(path) - 1) + 1 :] or None
+
+
+def _basename(path: bytes) -> bytes | None:
+    name = _name(path)
+    return None if name is None else name.removesuffix(b"/")
 
 
 def _directory(path: bytes) -> bytes:
@@ -40,7 +45,7 @@ def _directory(path: bytes) -> bytes:
 _PARTS: Final[dict[bytes, Callable[[bytes], Value]]] = {
     b"isdir": lambda path: path.endswith(b"/"),
     b"name": _name,
-    b"basename": lambda path: _name(path).removesuffix(b"/"),
+    b"basename": _basename,
     b"path": _bare,
     b"pathname": lambda path: _bare(path).removesuffix(b"/"),
     b"pathdir": lambda path: _bare(_directory(path)),

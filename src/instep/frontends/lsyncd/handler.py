@@ -339,8 +339,7 @@ class SyncHandler:
             self.log.say("Error", b"Failed executing [ " + child.binary + b" ]! " + end.trouble.encode())
             code = NEVER_STARTED
         if self._live.tells:
-            what = child.entries[0].shown if len(child.entries) == 1 else b"a list"
-            self.log.say("Delay", b"Finish of " + what + b" on " + sync.source + b" = %d" % code)
+            self._tell_end(child, code)
         answer = self._call("collect", sync.number, child.agent, code)
         if answer == b"again":
             for entry in child.entries:
@@ -353,6 +352,15 @@ class SyncHandler:
             return
         for entry in child.entries:
             self._done(sync, entry)
+
+    def _tell_end(self, child: _Child, code: int) -> None:
+        if child.agent[b"isList"]:
+            self.log.say("Delay", b"collected a list")
+            self.log.say("Delay", b"Finished list = %d" % code)
+        else:
+            kind, path = child.entries[0].kind, child.entries[0].path
+            self.log.say("Delay", b"collected an event")
+            self.log.say("Delay", b"Finish of %s on %s%s = %d" % (kind.value, child.sync.source, path, code))
 
     def wake_s(self) -> float | None:
         """When the next entry or alarm is due."""

@@ -18,6 +18,7 @@ from instep.frontends.lsyncd.handler import MODES, SyncHandler
 from instep.frontends.lsyncd.log import Log, facility_of
 from instep.frontends.lsyncd.runtime import LuaFailure, Runtime
 from instep.frontends.lsyncd.selection import Selection, exclude_lines, filter_lines
+from instep.frontends.lsyncd.shell import Shell
 from instep.frontends.lsyncd.syncs import Sync
 from instep.frontends.lsyncd.words import VERSION, CommandLine
 from instep.linux.openat import open_directory
@@ -63,7 +64,7 @@ class Loader:
         self._plain: dict[int, MirrorSpec] = {}
         self._connections: Connections | None = None
         self.handler = SyncHandler(log, clock=clock, wall=time.time, free_port=_free_port)
-        self.runtime = Runtime({**self.handler.primitives(), **self._primitives()})
+        self.runtime = Runtime({**self.handler.primitives(), **Shell().primitives(), **self._primitives()})
 
     def read(self, text: bytes | None) -> None:
         """Run the configuration, or make the syncs of the command line.
@@ -83,7 +84,7 @@ class Loader:
         except LuaFailure as failure:
             if self.handler.exit_status is not None:
                 return
-            raise LoadError(self._failed or _told(name, failure.message)) from None
+            raise LoadError(self._failed or _told(name, failure)) from None
         self._check()
 
     def settings(self) -> dict[bytes, Any]:
@@ -307,7 +308,7 @@ def _file(config: Any, key: bytes) -> bytes:
             return file.read()
     except (OSError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a name"
-        raise LoadError(f'Cannot open {kind} file "{_text(path)}": {reason}') from error
+        raise LoadError(f'Cannot open {kind} file "{_text(path)}": {_text(path)}: {reason}') from error
 
 
 def _replace(path: bytes, text: bytes) -> None:
@@ -372,9 +373,10 @@ def _size(path: bytes) -> int:
         return 0
 
 
-def _told(name: bytes, message: bytes) -> str:
+def _told(name: bytes, failure: LuaFailure) -> str:
     where = "the command line" if not name else _text(name)
-    return f"error preparing {where}: {_text(message)}"
+    # What cannot be read has not been called: there is no trace of it.
+    return f"error {'preparing' if failure.trace else 'loading'} {where}: {_text(failure.message)}"
 
 
 def _text(value: object) -> str:

@@ -162,13 +162,13 @@ class _Session:
     def _read_config(self) -> bytes | None:
         if self._line.config is None:
             return None
-        if not self._line.config.startswith("/"):
-            self._line.config = os.path.abspath(self._line.config)
+        given = self._line.config
+        self._line.config = os.path.abspath(given)  # a hangup comes when the working directory is another
         try:
             with open(self._line.config, "rb") as file:
                 return file.read()
         except OSError:
-            raise LoadError(f"Cannot find config file at '{self._line.config}'.") from None
+            raise LoadError(f"Cannot find config file at '{given}'.") from None
 
     def _told(self, number: int) -> None:
         name = signal.Signals(number).name.removeprefix("SIG").encode()

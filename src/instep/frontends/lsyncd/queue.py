@@ -94,6 +94,11 @@ _COLLAPSED = {
 }
 """Old, then new, on one path, where entries collapse; what is not named replaces."""
 
+_ABSORBED = {
+    old: frozenset(new for new, relation in found.items() if relation is Relation.ABSORB)
+    for old, found in _COLLAPSED.items()
+}
+
 
 def relate(old: Entry, new: Entry, *, collapse: bool) -> Relation | None:
     """What an older entry makes of a new one; None: nothing, they stand side by side."""
@@ -150,6 +155,7 @@ class Queue:
         self._waiting: list[int] = []
         self._retries: list[tuple[float, int]] = []
         self._numbers = 0
+        self._newest: Entry | None = None
         self._barriers: Kept = {}
         # By path, without the slash of directories.
         self._at: dict[bytes, Kept] = {}
@@ -165,6 +171,17 @@ class Queue:
 
     def note(self, kind: Kind, path: bytes, path2: bytes | None = None, *, due_s: float) -> list[Entry]:
         """Take in something new; the entries that were made for it: none, one, or the two halves of a move."""
+        newest = self._newest
+        if (
+            self._collapse
+            and newest is not None
+            and newest.path == path
+            and newest.status is not Status.ACTIVE
+            and newest.path2 is path2 is None
+            and not path.endswith(b"/")
+            and kind in _ABSORBED.get(newest.kind, ())
+        ):
+            return []  # As ``relate`` would have it; a file that was made is written right after, as a rule.
         new = Entry(kind, path, path2, due_s)
         found = self._relation(new)
         if found is None:
@@ -274,6 +291,8 @@ class Queue:
         if self._entries.get(entry.number) is not entry:
             return
         del self._entries[entry.number]
+        if entry is self._newest:
+            self._newest = None
         self._unindex(entry)
         self._release(entry)
         self._on_gone(entry)
@@ -289,7 +308,7 @@ class Queue:
         entry.number = self._numbers
         entry.ident = next(self._idents)
         self._numbers += 1
-        self._entries[entry.number] = entry
+        self._entries[entry.number] = self._newest = entry
         self._index(entry)
         if blocker is not None:
             entry.blocker = blocker
@@ -310,6 +329,8 @@ class Queue:
             siblings = new.blocker.blocks
             siblings[siblings.index(old)] = new
         self._unindex(old)
+        if old is self._newest:
+            self._newest = new
         self._entries[new.number] = new
         self._index(new)
         self._on_gone(old)

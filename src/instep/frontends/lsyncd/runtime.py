@@ -48,6 +48,7 @@ class Runtime:
             self._core[name.encode()] = function
         self._lua.execute(_paths())
         self._lua.execute(b"python = nil")
+        self._run("library.lua")
         self._hooks = self._run("prelude.lua")
         self._builtin = self._run("defaults.lua")
 

@@ -104,6 +104,8 @@ def read(words: Sequence[str]) -> CommandLine:
             if line.answer is not None:
                 return line
             continue
+        if name == "runner":
+            raise WordsError("--runner replaces the Lua code inside lsyncd, which is not in here: leave it out")
         if name not in _COUNTS:
             raise WordsError(f"unknown option command line option {word}")
         count = _COUNTS[name]
@@ -155,5 +157,5 @@ def _monitor(line: CommandLine, words: Sequence[str], at: int) -> int:
         line.answer, line.status = "\n".join(MONITORS), 255
         return at
     if words[at] not in MONITORS:
-        raise WordsError(f"unknown event monitor '{words[at]}'")
+        raise WordsError(f'event monitor "{words[at]}" unknown.')
     return at + 1

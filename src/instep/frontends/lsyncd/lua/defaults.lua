@@ -292,17 +292,15 @@ end
 -- Brings the whole tree over.
 local function rsync_all(event, label)
 	local config, inlet = event.config, event.inlet
-	local excludes, filters = inlet.getExcludes(), inlet.getFilters()
+	local excludes = inlet.getExcludes()
 	local delete = deletes(config, "startup") and { "--delete", "--ignore-errors" } or {}
 	if config.rsync.delete_excluded then
 		delete[#delete + 1] = "--delete-excluded"
 	end
 	local computed, target = rsync_way(config, inlet)
 	local words = {}
-	if #filters > 0 then
-		for _, pattern in ipairs(excludes) do
-			filters[#filters + 1] = "- " .. pattern
-		end
+	if inlet.hasFilters() then
+		local filters = inlet.getFilters()
 		log("Normal", "recursive ", label, " rsync: ", config.source, " -> ", target, " filtering\n",
 			table.concat(filters, "\n"))
 		words = { "<", table.concat(filters, "\n"), "--filter=. -" }

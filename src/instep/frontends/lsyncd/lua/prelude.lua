@@ -8,44 +8,6 @@ lsyncd_version = core.version()
 
 local raise_at = 2  -- the level of whoever called the function that complains
 
---------------------------------------------------------------------------------------------------------------- words
-
-function string.starts(text, beginning)
-	return text:sub(1, #beginning) == beginning
-end
-
-function string.ends(text, ending)
-	return ending == "" or text:sub(-#ending) == ending
-end
-
-function table.contains(list, value)
-	for _, each in pairs(list) do
-		if each == value then
-			return true
-		end
-	end
-	return false
-end
-
--- Lua 5.3 as distributions build it still has these.
-if not bit32 then
-	local function word(value)
-		return math.floor(value) & 0xffffffff
-	end
-	bit32 = {
-		band = function(a, b) return word(a) & word(b) end,
-		bor = function(a, b) return word(a) | word(b) end,
-		bxor = function(a, b) return word(a) ~ word(b) end,
-		bnot = function(a) return ~word(a) & 0xffffffff end,
-		lshift = function(a, by) return word(word(a) << by) end,
-		rshift = function(a, by) return word(a) >> by end,
-	}
-end
-math.pow = math.pow or function(a, b) return a ^ b end
-math.log10 = math.log10 or function(a) return math.log(a, 10) end
-math.ldexp = math.ldexp or function(a, b) return a * 2.0 ^ b end
-math.atan2 = math.atan2 or function(y, x) return math.atan(y, x) end
-
 ---------------------------------------------------------------------------------------------------------------- time
 
 local Time = {}
@@ -477,8 +439,13 @@ function inlet_functions.appendFilter(sync, rule, pattern)
 	end
 end
 
+-- The rules, and behind them the excludes as rules.
 function inlet_functions.getFilters(sync)
-	return core.filters(sync.number)
+	local found = core.filters(sync.number)
+	for _, pattern in ipairs(core.excludes(sync.number)) do
+		found[#found + 1] = "- " .. pattern
+	end
+	return found
 end
 
 function inlet_functions.hasFilters(sync)
@@ -699,11 +666,12 @@ local function command(text)
 		end
 	end
 	return function(event, event2)
-		log("Normal", "Event ", event.etype, ' spawns shell "', script, '"')
-		local given = {}
+		local given, told = {}, text
 		for n, variable in ipairs(used) do
 			given[n] = variable.value(event, event2)
+			told = replace_all(told, variable.name, given[n])
 		end
+		log("Normal", "Event ", event.etype, ' spawns shell "', told, '"')
 		spawnShell(event, script, table.unpack(given))
 	end
 end
