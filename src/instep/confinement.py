@@ -93,5 +93,7 @@ class Confinement:
     """Only those of a program that computes and talks to its files are left to it; only beside a helper."""
     devices: bool
     """Only a few can be opened."""
+    device_group: bytes | None = None
+    """The control group for that, a path below the one that the process is in; None: one of its own."""
     notices: tuple[str, ...] = ()
     """What is done otherwise than was asked for, in words."""

@@ -71,6 +71,38 @@ def test_devices_are_forbidden_in_every_kind_of_group_that_there_is() -> None:
     assert "True" not in left
 
 
+@needs_groups
+@pytest.mark.usefixtures("no_groups_left")
+def test_a_group_may_have_a_name_and_be_taken_again() -> None:
+    """As long as somebody is in it nobody else gets it, for it could be made for other devices."""
+    script = """
+        from instep.linux import devices
+        hierarchy = devices.hierarchies()[0]
+        name = b"instep-test-%d/named" % os.getpid()
+        for _ in range(2):
+            group = devices.Group(hierarchy, name)
+            inside, outside = os.pipe()
+            sys.stdout.flush()
+            if (child := os.fork()) == 0:
+                os.close(outside)
+                group.enter()
+                tried(os.open, "/dev/full", os.O_RDONLY)
+                sys.stdout.flush()
+                os.read(inside, 1)
+                os._exit(0)
+            group.forget()
+            os.close(inside)
+            while not open(os.path.join(hierarchy.group, name, b"cgroup.procs")).read():
+                pass
+            tried(devices.Group, hierarchy, name)
+            os.close(outside)
+            os.waitpid(child, 0)
+        devices.Group(hierarchy, name).remove()
+        print(os.path.exists(os.path.join(hierarchy.group, os.path.dirname(name))))
+    """
+    assert sorted(output_of(script).split()) == ["EBUSY", "EBUSY", "EPERM", "EPERM", "False"]
+
+
 def test_filters_of_all_architectures_are_whole_programs() -> None:
     """Every jump leads to an instruction, and every way ends in a return."""
     for machine in ("x86_64", "aarch64"):

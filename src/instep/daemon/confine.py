@@ -54,7 +54,7 @@ class Confining:
             CannotConfine: the kernel or the rights do not allow it.
         """
         self.plan = plan
-        self._devices = _device_group() if plan.devices else None
+        self._devices = _device_group(plan.device_group) if plan.devices else None
         if plan.system_calls:
             reason = seccomp.why_unavailable()
             if reason is not None:
@@ -67,7 +67,12 @@ class Confining:
             CannotConfine: a step is not permitted, or a directory is missing.
         """
         plan = self.plan
-        if plan.root is not None or plan.mountpoints or plan.split is not None:
+        if (
+            plan.root is not None
+            or plan.mountpoints
+            or plan.split is not None
+            or "CAP_DAC_READ_SEARCH" not in plan.capabilities
+        ):
             _load_all()
         for kind in plan.detached:
             try:
@@ -252,7 +257,7 @@ def _groups_of(identity: Identity) -> list[int]:
         return [identity.group]
 
 
-def _device_group() -> devices.Group:
+def _device_group(name: bytes | None) -> devices.Group:
     try:
         found = devices.hierarchies()
     except OSError:
@@ -267,11 +272,15 @@ def _device_group() -> devices.Group:
     failed: OSError | None = None
     for hierarchy in found:
         try:
-            return devices.Group(hierarchy)
+            return devices.Group(hierarchy, name)
         except OSError as error:
             failed = error
     assert failed is not None
-    fix = "start it as root, where /sys/fs/cgroup can be written, or leave out forbid-devices"
+    fix = (
+        "another process is in it: give each a name of its own with %PID%"
+        if failed.errno == errno.EBUSY
+        else "start it as root, where /sys/fs/cgroup can be written, or leave out forbid-devices"
+    )
     raise _cannot("forbid-devices", "make a control group without devices", failed, fix)
 
 

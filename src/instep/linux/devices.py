@@ -92,20 +92,27 @@ class Group:
     Whoever has entered it cannot remove it: that is done by the next process that makes one.
     """
 
-    def __init__(self, hierarchy: Hierarchy) -> None:
+    def __init__(self, hierarchy: Hierarchy, name: bytes | None = None) -> None:
         """Make it, for this process; those that earlier processes left are removed on the way.
 
+        Args:
+            hierarchy: where.
+            name: a relative path there; None: one of its own, below ``NAME``.
+
         Raises:
-            OSError: it cannot be made or filled.
+            OSError: it cannot be made or filled; EBUSY: there are processes in the one of this name.
         """
         above = os.path.join(hierarchy.group, NAME)
-        self._name = os.path.join(NAME, b"%d" % os.getpid())
+        self._name = os.path.join(NAME, b"%d" % os.getpid()) if name is None else name
         self._top = os.open(hierarchy.group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._door = -1
         try:
             group = os.path.join(hierarchy.group, self._name)
-            _make(above, group)
-            _sweep(above)
+            if name is None:
+                _make(above, group)
+                _sweep(above)
+            else:
+                _take(group)
             self._door = os.open(os.path.join(group, b"cgroup.procs"), os.O_WRONLY | os.O_CLOEXEC)
             if hierarchy.unified:
                 _attach(group)
@@ -128,7 +135,7 @@ class Group:
 
     def remove(self) -> None:
         """Remove it if no process is in it, and what holds those of all processes if it was the last; once."""
-        for name in (self._name, NAME):
+        for name in (self._name, os.path.dirname(self._name)):
             with contextlib.suppress(OSError):
                 os.rmdir(name, dir_fd=self._top)
         self.forget()
@@ -148,6 +155,14 @@ def _make(above: bytes, group: bytes) -> None:
         os.mkdir(group, 0o755)
     except FileNotFoundError:  # Another process has just removed what it thought was empty.
         os.makedirs(group, 0o755)
+
+
+def _take(group: bytes) -> None:
+    """Make a group that was named, with those above it; one that is there and empty is made anew."""
+    os.makedirs(os.path.dirname(group), 0o755, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(group)
+    os.mkdir(group, 0o755)
 
 
 def _sweep(above: bytes) -> None:

@@ -56,6 +56,7 @@ class OneProgramEach:
     """Instead of ``Runs``: a run is one program, whose words are its paths; or several, a path each."""
 
     tells_singly = False
+    leaves_mounts = False
 
     def __init__(self, part_max: int = 1_000_000) -> None:
         self.part_max = part_max

@@ -61,6 +61,10 @@ UNSET = Given(b"", None, "")
         ({"synclist_simplify": True}, ["--synclist-simplify"]),
         ({"check_execvp_arguments": True}, []),
         ({"check_execvp_arguments": True, "mode": Mode.DIRECT}, ["--check-execvp-arguments"]),
+        ({"seccomp_filter": True}, []),
+        ({"seccomp_filter": True, "given": {"monitor": Given(b"inotify", "inotify", "")}}, []),
+        ({"seccomp_filter": True, "given": {"monitor": Given(b"gio", "inotify", "")}}, ["--monitor=gio"]),
+        ({"given": {"monitor": Given(b"gio", "inotify", "")}}, []),
         ({"engine": EngineChoice.HANDLER}, []),
         ({"engine": EngineChoice.NATIVE}, ["--engine"]),
         ({"engine": EngineChoice.RSYNC, "mode": Mode.RSYNCDIRECT}, []),
@@ -86,6 +90,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     [
         (replace(PLAIN, rsync_prefer_include=True), "--rsync-prefer-include does nothing in mode shell", True),
         (replace(PLAIN, pivot_root=PivotRoot.AUTO, mountpoints=(b"/a",)), "--mountpoints does nothing", True),
+        (replace(PLAIN, cgroup_group_name=b"a"), "--cgroup-group-name does nothing without --forbid-devices", True),
         (replace(PLAIN, splitting=Splitting.THREAD), "--splitting=thread: a process", False),
         (replace(PLAIN, given={"monitor": Given(b"gio", "inotify", "")}), "--monitor=gio: inotify is used", False),
         (replace(PLAIN, given={"permit-mprotect": ONE}), "--permit-mprotect has no effect: ", False),
@@ -102,3 +107,4 @@ def test_what_is_odd_is_told(settings: Settings, text: str, *, is_warning: bool)
 def test_nothing_is_odd_about_the_usual() -> None:
     assert checks.notes(replace(PLAIN, given={"monitor": Given(b"inotify", "inotify", "")})) == []
     assert checks.notes(replace(PLAIN, rsync_prefer_include=True, mode=Mode.RSYNCSHELL)) == []
+    assert checks.notes(replace(PLAIN, cgroup_group_name=b"a", forbid_devices=True)) == []

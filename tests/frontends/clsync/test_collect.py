@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -121,6 +122,36 @@ def test_recursive_calls() -> None:
     rig.collector.appeared(RelPath(b"n"), 1.0)
     assert [(each.path, each.absolute) for each in rig.collector.whole] == [(b"", True), (b"n", True)]
     assert rig.told() == {}
+
+
+class Mounted(PretendedTree):
+    """With another file system at ``mnt``."""
+
+    def look(self, path: RelPath) -> os.stat_result | None:
+        found = super().look(path)
+        if found is None or not (path + b"/").startswith(b"mnt/"):
+            return found
+        return os.stat_result((*found[:2], found.st_dev + 1, *found[3:10]))
+
+
+@pytest.mark.parametrize("option", ["one_file_system", "exclude_mount_points", ""])
+def test_file_systems_below(option: str) -> None:
+    """A mount point is watched, so what lies directly in it is told; what lies deeper is not even looked at."""
+    tree = Mounted(d=None, mnt=None, **{"mnt/f": 1, "mnt/sub": None, "mnt/sub/f": 1, "d/e": None})
+    given: dict[str, Any] = {option: True} if option else {}
+    rig = Rig(tree=tree, **given)
+    directories = (b"d", b"d/e", b"mnt", b"mnt/sub")
+    watched = [path for path in directories if not rig.collector.ignores(RelPath(path), is_dir=True)]
+    assert watched == ([b"d", b"d/e", b"mnt"] if option else [*directories])
+    assert not rig.collector.ignores(RelPath(b"mnt/f"), is_dir=False)
+    rig.collector.initial(1.0)
+    deeper = set() if option else {"mnt/f", "mnt/sub", "mnt/sub/f"}
+    assert set(rig.told()) == {"", "d", "d/e", "mnt"} | deeper
+    rig.note(b"mnt/f", IN_MODIFY)
+    assert set(rig.told()) == {"mnt/f"}
+    for path in (b"mnt", b"mnt/sub"):  # Mounted just now, and made just now.
+        rig.collector.appeared(RelPath(path), 1.0)
+    assert set(rig.told()) == deeper
 
 
 def test_what_does_not_count() -> None:

@@ -67,6 +67,8 @@ def test_namespaces_and_roots() -> None:
         detach_miscellanea=True,
         detach_network=DetachNetwork.EVERYWHERE,
         chroot=b"/r",
+        forbid_devices=True,
+        cgroup_group_name=b"web/devices",
         pivot_root=PivotRoot.AUTO_RO,
         inherit_capabilities=Inherit.PERMITTED,
         given={"detach-ipc": Given(b"1", True, "--detach-ipc")},
@@ -74,6 +76,7 @@ def test_namespaces_and_roots() -> None:
     made = plan(asked, started=ROOT, nobody=NOBODY)
     assert made.detached == Detached.NETWORK | Detached.HOST_NAME | Detached.IPC
     assert made.optional == Detached(0)
+    assert (made.devices, made.device_group) == (True, b"web/devices")
     assert (made.root, made.root_change, made.inheritance) == (b"/r", RootChange.BIND_READ_ONLY, Inheritance.ALL)
 
 
@@ -104,6 +107,7 @@ def made_by(settings: Settings) -> list[Program]:
     runs = Runs(
         settings,
         list_dir=lambda: settings.lists_dir or b"/tmp/clsync-Ab12_x",
+        own=lambda: None,
         pid=5,
         clock=lambda: 9.5,
         random=lambda: 7,

@@ -63,10 +63,15 @@ FAR: dict[str, Any] = {"destination_dir": b"rsync://host/module", "destination_i
         ({"mode": Mode.RSYNCSHELL}, ALL, None),
         ({"destination_dir": None}, ALL, None),
         ({"given": {"uid": Given(b"0", 0, "--uid")}}, ALL, None),
+        ({"lists_dir": b"/elsewhere"}, ALL, EngineName.NATIVE),
+        ({"lists_dir": b"SOURCE/lists"}, ALL, None),
     ],
 )
 def test_who_brings_paths_over(base: Settings, changes: dict[str, Any], rules: Any, engine: EngineName | None) -> None:
-    spec = mirror(replace(base, **changes), rules)
+    changed = replace(base, **changes)
+    if changed.lists_dir is not None:
+        changed = replace(changed, lists_dir=changed.lists_dir.replace(b"SOURCE", base.watch_dir))
+    spec = mirror(changed, rules)
     assert (None if spec is None else spec.targets[0].engine) is engine
     if spec is not None and spec.targets[0].engine is EngineName.NATIVE:
         assert len(spec.rules) == (rules is RULES)

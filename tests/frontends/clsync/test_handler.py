@@ -85,6 +85,18 @@ def test_events_that_were_lost_are_made_up_for() -> None:
     assert rig.paths == [[b"", b"a", b"b"]]
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_events_that_were_lost_may_end_it(ends: bool) -> None:
+    """Not before everything was told again."""
+    given = settings(**QUICK, **FOLLOWED, exit_on_sync_skipping=ends, exit_hook=b"/hook")
+    rig = Simulation(given, tree=PretendedTree(a=1))
+    rig.at(3.0, lambda: rig.handler.lost(0, rig.now_s))
+    rig.event(5.0, b"a")
+    rig.run(until_s=20)
+    assert rig.paths == ([[b"", b"a"], [b"/hook", b"nolabel"]] if ends else [[b"", b"a"], [b"a"]])
+    assert rig.handler.exit_status == (0 if ends else None)
+
+
 def test_rules_decide() -> None:
     tree = PretendedTree(web=None, **{"web/index.c": 1, "web/index.h": 1})
     rig = Simulation(settings(**QUICK), tree=tree, rules=b"-f\\.h$")
@@ -120,7 +132,9 @@ def failing(times: int, end: ProgramEnd) -> Any:
     [
         (ProgramEnd(23), 23),
         (ProgramEnd(137, signal=9), 137),
-        (ProgramEnd(127, trouble="No such file or directory"), 127),
+        (ProgramEnd(127, trouble="No such file or directory"), 2),
+        (ProgramEnd(127, trouble="Permission denied"), 13),
+        (ProgramEnd(127, trouble="cannot make its list: No space left on device"), 127),
         (ProgramEnd(143, signal=15, timed_out=True), 62),
     ],
 )
@@ -289,6 +303,18 @@ def test_exit_on_no_events() -> None:
     assert rig.handler.exit_status == 0
 
 
+def test_exit_on_no_events_may_be_asked_for_later() -> None:
+    given = settings(delay_sync_s=30, delay_collect_s=30, pre_exit_hook=b"/pre", custom_signals={10: "leave"})
+    rig = Simulation(given, takes_s=2.0)
+    rig.blocks["leave"] = {"exit_on_no_events": True}
+    rig.event(5.0, b"f")
+    rig.signal(6.0, 10)
+    rig.event(7.0, b"g")
+    assert rig.run(until_s=60) == [0.0, 6.0, 8.0, 10.0]
+    assert rig.paths[1:] == [[b"f"], [b"g"], [b"/pre", b"nolabel"]]
+    assert rig.handler.exit_status == 0
+
+
 @pytest.mark.parametrize(("limit", "runs"), [(1, 1), (2, 1), (3, 2), (4, 3)])
 def test_max_iterations(limit: int, runs: int) -> None:
     rig = Simulation(settings(**QUICK, max_iterations=limit))
@@ -356,6 +382,44 @@ def test_rules_are_read_again_and_bad_ones_change_nothing() -> None:
     rig.run(until_s=20)
     assert rig.paths == [[b"new"]]
     assert "rehashing" in rig.statuses
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+def test_in_simple_mode_a_walk_counts_when_all_of_it_was_told(recursive: bool) -> None:
+    """However busy it is: what happens meanwhile is told after it. A recursive call counts as a run."""
+    tree = PretendedTree(a=1, d=None, n=None, **{"n/f": 1})
+    rig = Simulation(settings(Mode.SIMPLE, **QUICK, have_recursive_sync=recursive), tree=tree, takes_s=1.0)
+    for number in range(6):
+        rig.event(0.5 + number, b"a", IN_MODIFY)
+    rig.event(3.2, b"n", IN_CREATE, is_dir=True)
+    rig.run(until_s=30)
+    told = [(words[0].decode(), iteration) for (_, words), (iteration, _) in zip(rig.runs, rig.made.told, strict=True)]
+    if recursive:
+        assert told[:2] == [("", 0), ("a", 1)]
+        assert {iteration for _, iteration in told[1:]} == {1}
+        return
+    whole = [("", 0), ("a", 0), ("d", 0), ("n", 0), ("n/f", 0)]
+    assert told == [*whole, ("a", 1), ("a", 1), ("a", 1), ("n", 1), ("a", 2), ("a", 2), ("a", 2)]
+    assert rig.statuses == ["initsync", "running"]
+
+
+def test_all_is_told_again_from_the_first_iteration_on() -> None:
+    rig = Simulation(settings(**QUICK), tree=PretendedTree(a=1), takes_s=2.0)
+    rig.event(5.0, b"a")
+    rig.signal(6.0, signal.SIGUSR2)
+    rig.event(20.0, b"a")
+    rig.run(until_s=40)
+    assert rig.paths == [[b"", b"a"], [b"a"], [b"", b"a"], [b"a"]]
+    assert [iteration for iteration, _ in rig.made.told] == [1, 2, 1, 2]
+
+
+def test_a_signal_that_only_wakes_does_nothing() -> None:
+    rig = Simulation(settings(**QUICK, **FOLLOWED))
+    rig.signal(1.0, signal.SIGSTKFLT)
+    rig.event(2.0, b"a")
+    rig.run(until_s=20)
+    assert rig.paths == [[b"a"]]
+    assert rig.statuses == ["running"]
 
 
 def test_other_signals() -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from instep.frontends.clsync.complaints import Refused
-from instep.frontends.clsync.listdir import ListDirectory
+from instep.frontends.clsync.listdir import ListDirectories
 from instep.model import RelPath
 
 NOBODY = 65534
 
 
-def directory(tmp_path: Path, path: Path | None, *, keep: bool = False, base: Path | None = None) -> ListDirectory:
-    return ListDirectory(
+def directory(tmp_path: Path, path: Path | None, *, keep: bool = False, base: Path | None = None) -> ListDirectories:
+    return ListDirectories(
         None if path is None else bytes(path),
         watch_dir=os.path.realpath(bytes(tmp_path / "w")),
         keep=keep,
@@ -137,7 +137,9 @@ def test_its_own_files_are_nobodys_change(tmp_path: Path, watched: Path) -> None
     (watched / "lists").mkdir(mode=0o700)
     lists = directory(tmp_path, watched / "lists")
     assert not lists.is_own(RelPath(b"lists/.clsync-list.1"))  # not known yet
+    assert lists.own() is None
     lists.check()
+    assert lists.own() == (b"lists", True)
     assert lists.is_own(RelPath(b"lists/.clsync-list.1"))
     for other in (b"", b"lists", b"lists/a", b".clsync-list.1", b"lists/d/.clsync-list.1", b"x/lists/.clsync-list.1"):
         assert not lists.is_own(RelPath(other)), other
@@ -147,6 +149,7 @@ def test_the_watched_directory_itself(tmp_path: Path, watched: Path) -> None:
     watched.chmod(0o700)
     lists = directory(tmp_path, watched)
     lists.check()
+    assert lists.own() == (b"", True)
     assert lists.is_own(RelPath(b".clsync-list.1"))
     assert not lists.is_own(RelPath(b"a"))
     assert not lists.is_own(RelPath(b""))
@@ -158,6 +161,7 @@ def test_one_that_was_made_in_the_watched_directory(tmp_path: Path, watched: Pat
     lists = directory(tmp_path, watched / "lists" if given else None, base=watched)
     lists.check()
     name = os.path.basename(lists.path())
+    assert lists.own() == (name, False)
     assert lists.is_own(RelPath(name))
     assert lists.is_own(RelPath(name + b"/anything"))
     assert not lists.is_own(RelPath(name + b"x"))
@@ -167,5 +171,25 @@ def test_one_that_was_made_in_the_watched_directory(tmp_path: Path, watched: Pat
 def test_elsewhere(tmp_path: Path) -> None:
     lists = directory(tmp_path, tmp_path / "w-lists")
     lists.check()
+    assert lists.own() is None
     assert not lists.is_own(RelPath(b".clsync-list.1"))
     lists.close()
+
+
+def test_it_may_be_changed(tmp_path: Path, watched: Path) -> None:
+    """What is under way has its lists in the old one, which is removed at the end as well."""
+    lists = directory(tmp_path, None, base=watched)
+    old = os.path.basename(lists.path())
+    assert lists.own() == (old, False)
+    lists.change(bytes(tmp_path / "new"), keep=False)
+    assert lists.path() == bytes(tmp_path / "new")
+    assert lists.is_own(RelPath(old))
+    assert lists.own() is None
+    (tmp_path / "open").mkdir(mode=0o755)
+    with pytest.raises(Refused):
+        lists.change(bytes(tmp_path / "open"), keep=True)
+    assert lists.path() == bytes(tmp_path / "new")
+    lists.change(bytes(tmp_path / "new"), keep=False)
+    lists.close()
+    assert sorted(os.listdir(tmp_path)) == ["open", "w"]
+    assert os.listdir(watched) == []

@@ -154,6 +154,24 @@ def test_excluded_lines() -> None:
     assert exclude_list([(ROOT, False)]) == b"\n"
 
 
+@pytest.mark.parametrize("name", [b"", b"l", b"d/l[i]s*"])
+def test_our_own_lists_are_left_alone(tmp_path: Path, name: bytes) -> None:
+    below_it = name + b"/" if name else b""
+    lists = {below_it + b".clsync-list.1.2.3.4", below_it + b".clsync-exclist.1.2.3.4"}
+    others = {below_it + b"other", below_it + b"sub/.clsync-list.1", b"x/.clsync-list.1", b"x/l/f"}
+    plant(tmp_path / "src", lists | others)
+    whole = include([directory(ROOT, recursive=True)])
+    found = synced(tmp_path, whole, exclude_list([(RelPath(b"x/l"), False)], (RelPath(name), True)))
+    assert others - found == {b"x/l/f"}
+    assert not lists & found
+    if name:
+        plant(tmp_path / "dst", [name + b"/stays"])
+        plant(tmp_path / "src", [name + b"/new"])
+        found = synced(tmp_path, whole, exclude_list([], (RelPath(name), False)))
+        assert name + b"/stays" in found
+        assert name + b"/new" not in found
+
+
 # ---- any names -----------------------------------------------------------------------------------------------------
 
 components = st.lists(

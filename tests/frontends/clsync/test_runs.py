@@ -55,7 +55,9 @@ def settings_for(mode: Mode, arguments: Sequence[str] | None = None, **more: Any
 
 def runs_for(settings: Settings) -> Runs:
     numbers = itertools.count(1)
-    return Runs(settings, list_dir=lambda: b"/lists", pid=7, clock=lambda: 99.5, random=lambda: next(numbers))
+    return Runs(
+        settings, list_dir=lambda: b"/lists", own=lambda: None, pid=7, clock=lambda: 99.5, random=lambda: next(numbers)
+    )
 
 
 def parts_of(settings: Settings, entries: Sequence[Entry], excluded: Sequence[tuple[RelPath, bool]] = ()) -> list[Part]:
@@ -298,7 +300,7 @@ def test_no_list_where_none_is_named() -> None:
 
     for mode in (Mode.DIRECT, Mode.SHELL, Mode.RSYNCSHELL, Mode.RSYNCDIRECT):
         settings = settings_for(mode, ["%INCLUDE-LIST%"], lists_dir=b"/lists")
-        runs = Runs(settings, list_dir=never, pid=1, clock=lambda: 0.0, random=lambda: 0)
+        runs = Runs(settings, list_dir=never, own=lambda: None, pid=1, clock=lambda: 0.0, random=lambda: 0)
         (part,) = runs.of([file(b"a")], iteration=1, status="running")
         assert isinstance(part.work, Program)
         assert part.work.files == ()

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -137,6 +138,9 @@ class Clsync:
         parts = [part.replace("@", str(desk.top)) for part in parts]
         if not any(part.startswith(("-H", "--config-file")) for part in parts):
             parts.insert(0, "-H/NULL/")
+        # For list directories, which are made by whoever it becomes, and left behind when it is killed.
+        self._lists = tempfile.mkdtemp(prefix="clsync-lists-", dir="/tmp")
+        os.chmod(self._lists, 0o777)
         given = desk.top / f"{name}.in"
         given.write_bytes(stdin)
         with self.log.open("wb") as out, given.open("rb") as source:
@@ -146,7 +150,7 @@ class Clsync:
                 stdout=out,
                 stderr=out,
                 cwd=cwd or desk.top,
-                env={**os.environ, "TOP": str(desk.top), **(environment or {})},
+                env={**os.environ, "TOP": str(desk.top), "TMPDIR": self._lists, **(environment or {})},
                 start_new_session=True,
             )
 
@@ -219,6 +223,7 @@ class Clsync:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        shutil.rmtree(self._lists, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -15,10 +15,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-import os
 import shlex
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -104,15 +101,11 @@ def play(scenario: Scenario, top: Path, program: Sequence[str]) -> Outcome:
     words = shlex.split(f"-W@/src -S@/handler -w1 -t1 -ltest {scenario.options}")
     if scenario.arguments:
         words += ["--", *shlex.split(scenario.arguments)]
-    # For list directories, which are made by whoever it becomes, and left behind when it is killed.
-    lists = tempfile.mkdtemp(prefix="clsync-lists-", dir="/tmp")
-    os.chmod(lists, 0o777)
-    process = Clsync(desk, words, program=program, environment={"TMPDIR": lists})
+    process = Clsync(desk, words, program=program)
     try:
         return _play(scenario, desk, process)
     finally:
         process.kill()
-        shutil.rmtree(lists)
         if scenario.after:
             desk.sh(scenario.after)
 

@@ -28,6 +28,19 @@ def paths(told: list[Told]) -> set[str]:
     return {word for run in told for word in run.words} - {"@/dst/"}
 
 
+def can_limit_watches() -> bool:
+    """Whether a process can be given few watches."""
+    try:
+        tried = subprocess.run(
+            ["unshare", "-U", "-r", "sh", "-c", "echo 5 > /proc/sys/user/max_inotify_watches"],
+            check=False,
+            capture_output=True,
+        )
+    except OSError:
+        return False
+    return tried.returncode == 0
+
+
 def equal(process: Clsync, what: str) -> None:
     process.wait(lambda: contents(process.desk.src) == contents(process.desk.dst), what)
 
@@ -145,6 +158,21 @@ def test_a_directory_that_cannot_be_watched_is_told_all_the_same(start: Start, d
     assert "closed" in paths(desk.told())
     desk.sh("chmod 700 closed; touch closed/in")
     process.tells("closed/in")
+
+
+@pytest.mark.skipif(not can_limit_watches(), reason="needs user namespaces")
+@pytest.mark.parametrize("b", ["B-8"])
+def test_where_watches_run_out_it_is_said_and_nothing_is_lost(start: Start, desk: Desk, b: str) -> None:
+    limited = ("unshare", "-U", "-r", "sh", "-c", 'echo 5 > /proc/sys/user/max_inotify_watches; exec "$@"', "sh")
+    process = start(f"{AT_ONCE} {DIRECT} -u0 -g0", prefix=limited)
+    process.runs(1)
+    names = {f"n{number}" for number in range(8)}
+    desk.sh(f"mkdir {' '.join(names)}; touch zz")
+    process.tells("zz")
+    process.said("watches")
+    process.wait(lambda: names <= paths(desk.told()), "all of the new directories")
+    desk.sh("touch a")
+    process.wait(lambda: "a" in paths(desk.told()[1:]), "what is watched")
 
 
 @pytest.mark.parametrize("b", ["B-9"])

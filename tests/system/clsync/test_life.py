@@ -97,6 +97,61 @@ def test_in_the_background(start: Start, desk: Desk) -> None:
             os.kill(number, signal.SIGKILL)
 
 
+def test_handlers_of_the_background_are_as_clean(start: Start, desk: Desk) -> None:
+    """Their streams are those of the start; B-19 holds there too."""
+    desk.program(
+        "handler", "grep -E '^Sig(Blk|Ign)' /proc/self/status >> @/f; readlink /proc/self/fd/0 /proc/self/fd/2 >> @/f"
+    )
+    parent = start(f"{AT_ONCE} --background --only-initialsync --exit-hook=@/handler")
+    assert parent.ended() == 0
+    wait_until(lambda: len(read(desk.top / "f").split("\n")) == 9, "the handler and the hook")
+    _, blocked, _, ignored, stdin, stderr = read(desk.top / "f").split()[:6]
+    # 32 and 33 are the C library's own; no program can say how they are treated.
+    assert [int(each, 16) & ~(0b11 << 31) for each in (blocked, ignored)] == [0, 0]
+    assert (stdin, stderr) == (f"{desk.top}/log0.in", f"{desk.top}/log0")
+
+
+@pytest.mark.parametrize("where", ["given", "temporary"])
+def test_lists_that_are_to_stay(start: Start, desk: Desk, where: str) -> None:
+    """With the directory that was made for them."""
+    given = "-L@/lists" if where == "given" else ""
+    (desk.top / "tmp").mkdir()
+    process = start(
+        f"-W@/src -S@/handler -Mrsyncshell -U --only-initialsync {given} -u{os.geteuid()} -g{os.getegid()}",
+        environment={"TMPDIR": str(desk.top / "tmp")},
+    )
+    assert process.ended() == 0
+    lists = desk.top / "lists" if where == "given" else next((desk.top / "tmp").iterdir())
+    assert lists.name.startswith("lists" if where == "given" else "clsync-")
+    assert {path.name.split(".")[1]: path.read_text() for path in lists.iterdir()} == {
+        "clsync-list": "/***\n",
+        "clsync-exclist": "",
+    }
+
+
+@pytest.mark.parametrize("made", [False, True])
+@pytest.mark.parametrize("mode", ["-Mrsyncdirect -D@/dst", "-Mrsyncdirect -D@/dst -- %RSYNC-ARGS% @/src/ @/dst/"])
+def test_lists_in_the_watched_directory_stay_there(start: Start, desk: Desk, mode: str, made: bool) -> None:
+    """They are nobody's change, and rsync does not copy them with the rest."""
+    if not made:
+        (desk.src / "lists").mkdir(mode=0o700)
+        (desk.src / "lists/mine").touch()
+    ids = f"-u{os.geteuid()} -g{os.getegid()}"
+    process = start(f"-W@/src -w0 -t0 -T0 -L@/src/lists -U --status-file=@/status {ids} {mode}")
+    has_state(process, "running")
+    assert list((desk.src / "lists").glob(".clsync-*"))
+    desk.sh("mkdir n; touch n/f")
+    process.wait((desk.dst / "n/f").exists, "a new directory")
+    assert sorted(path.name for path in desk.dst.rglob("*")) == [
+        "a",
+        "b",
+        "d",
+        "f",
+        *([] if made else ["lists", "mine"]),
+        "n",
+    ]
+
+
 # ---- signals ----
 
 
@@ -287,3 +342,20 @@ def test_talking_to_it(start: Start, desk: Desk) -> None:
     assert ctl(desk, "die")["ok"]
     assert process.ended() == 0
     assert not (desk.top / "socket").exists()
+
+
+def test_lists_are_made_elsewhere_once_that_is_said(start: Start, desk: Desk) -> None:
+    ids = f"-u{os.geteuid()} -g{os.getegid()}"
+    process = start(f"-W@/src -S@/handler -Mshell -w0 -t0 -T0 --socket=@/socket --status-file=@/status {ids}")
+    has_state(process, "running")
+    (desk.top / "open").mkdir()
+    (desk.top / "open").chmod(0o755)
+    assert ctl(desk, "set", "lists-dir", str(desk.top / "open"))["ok"] is False
+    assert ctl(desk, "set", "lists-dir", str(desk.top / "lists"))["ok"]
+    assert ctl(desk, "set", "dont-unlink-lists", "1")["ok"]
+    desk.sh("touch new")
+    process.tells(" new")
+    assert list((desk.top / "lists").glob(".clsync-list.*"))
+    assert not list((desk.top / "open").iterdir())
+    assert ctl(desk, "set", "exit-on-no-events", "1")["ok"]
+    assert process.ended() == 0

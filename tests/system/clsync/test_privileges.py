@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,14 +26,13 @@ KEPT = 0xE4
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    """As usual, but strangers may pass through, as they may in real life."""
-    for above in (tmp_path, *tmp_path.parents):
-        if above.parent != above.parent.parent:  # All below /tmp is pytest's.
-            above.chmod(0o755)
-    desk = Desk(tmp_path / "desk", tree="mkdir d; touch a d/b")
-    desk.top.chmod(0o755)
-    return desk
+def desk() -> Iterator[Desk]:
+    """As usual, but strangers may pass through, as they may in real life; pytest closes its own directories to them."""
+    with tempfile.TemporaryDirectory(prefix="instep-test-", dir="/tmp") as top:
+        os.chmod(top, 0o755)
+        desk = Desk(Path(top) / "desk", tree="mkdir d; touch a d/b")
+        desk.top.chmod(0o755)
+        yield desk
 
 
 def facts(pid: int) -> dict[str, list[str]]:

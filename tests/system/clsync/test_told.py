@@ -225,9 +225,17 @@ OPTIONS = [
         ends=0, runs=2, original=False,  # It crashes now and then.
     ),
     Scenario(
-        "one-file-system", f"{DIRECT} --one-file-system", [". a mnt", ""],
+        "one-file-system", f"{DIRECT} --one-file-system", [". a mnt", "mnt/direct"],
         ["touch mnt/direct mnt/sub/below"], MOUNT, needs_root=True, after="umount -l mnt",
-        differs=[Differs("what lies directly in a mount point", 1, theirs="mnt/direct")],
+    ),
+    Scenario(
+        "one-file-system, with rules", "-Mrsyncshell --one-file-system -R@/rules",
+        [f"{RSYNCSHELL} +/***", f"{RSYNCSHELL} +/mnt/direct +/mnt"], ["touch mnt/direct mnt/sub/below"], MOUNT,
+        files={"rules": "-f^secret\n"}, needs_root=True, after="umount -l mnt",
+    ),
+    Scenario(
+        "exclude-mount-points, directly", f"{DIRECT} -X", [". a mnt", "mnt/direct"],
+        ["touch mnt/direct mnt/sub/below"], MOUNT, needs_root=True, after="umount -l mnt",
     ),
     Scenario(
         "all file systems", DIRECT, [". a mnt mnt/in mnt/sub mnt/sub/deep", "mnt/direct mnt/sub/below"],
@@ -259,6 +267,13 @@ ENDS = [
     Scenario("24 of a script", "-Mrsyncshell --only-initialsync", [f"{RSYNCSHELL} +/***"], then="exit 24", ends=24),
     Scenario("B-5", ONCE, [SMALL], then="kill -9 $$", ends=137, original_ends=0),
     Scenario("B-6", f"{DIRECT} -k2", [SMALL], then="sleep 4", ends=62, original_ends=0),
+    Scenario(
+        "a handler that is gone", DIRECT, [SMALL, "a"], ["echo 1 > a"], last="rm @/handler; echo 2 > a", ends=2
+    ),
+    Scenario(
+        "a handler that is none any more", DIRECT, [SMALL, "a"], ["echo 1 > a"], last="chmod -x @/handler; echo 2 > a",
+        ends=13,
+    ),
     Scenario("max-iterations 1", f"{DIRECT} --max-iterations=1", [SMALL], ends=0, runs=1),
     Scenario("max-iterations 2", f"{DIRECT} --max-iterations=2", [SMALL], ends=0, runs=1),
     Scenario(

@@ -101,6 +101,11 @@ CHECKS: Final = (
         "write --check-execvp-arguments=0, or take a mode with list files",
     ),
     Check(
+        lambda s: s.seccomp_filter and _is_given(s, "monitor") and s.given["monitor"].text.startswith(b"gio"),
+        "--monitor=gio and --seccomp-filter do not go together",
+        "write --monitor=inotify",
+    ),
+    Check(
         lambda s: s.engine in _OWN_ENGINES and s.mode is not Mode.RSYNCDIRECT,
         "--engine is for mode rsyncdirect alone",
         "drop it, or write -M rsyncdirect",
@@ -130,6 +135,8 @@ def notes(settings: Settings) -> list[Note]:
         found.append(Note(f"--rsync-prefer-include does nothing in mode {settings.mode.value}"))
     if settings.pivot_root is not PivotRoot.OFF and settings.mountpoints:
         found.append(Note("--mountpoints does nothing with --pivot-root: the old root is gone with all its mounts"))
+    if settings.cgroup_group_name is not None and not settings.forbid_devices:
+        found.append(Note("--cgroup-group-name does nothing without --forbid-devices"))
     if settings.splitting is Splitting.THREAD:
         found.append(Note("--splitting=thread: a process takes the part of the privileged thread", is_warning=False))
     monitor = settings.given.get("monitor")

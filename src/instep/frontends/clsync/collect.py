@@ -51,7 +51,7 @@ class Collector:
             settings: replaced by whoever changes them, as the rules are.
             rules: which paths count.
             tree: the watched one.
-            walked: called when a whole directory was noted.
+            walked: called when a whole directory is noted, before what is in it; not for recursive calls.
             is_own: whether a path is of our own making, and nobody's change.
         """
         self.settings = settings
@@ -86,8 +86,12 @@ class Collector:
     # ---- what counts ----
 
     def ignores(self, path: RelPath, is_dir: bool) -> bool:  # noqa: FBT001  # as ports.Place has it
-        """Whether nothing below this directory is to be watched."""
-        return is_dir and not (self.rules.walks(path) and (self.is_starting or self.rules.monitors(path)))
+        """Whether nothing below this directory is to be watched. A mount point is, what is mounted in it is not."""
+        if not is_dir:
+            return False
+        if not (self.rules.walks(path) and (self.is_starting or self.rules.monitors(path))):
+            return True
+        return self._stays() and self._is_elsewhere(RelPath(path.rpartition(b"/")[0]))
 
     def change(self, settings: Settings) -> None:
         """Other settings hold from now on."""
@@ -126,6 +130,8 @@ class Collector:
         """All that is in this directory may be new."""
         if self._tree.look(path) is None:
             return  # Gone again: that is an event of its own.
+        if self._stays() and self._is_elsewhere(path):
+            return  # Mounted just now, or made in a mount point.
         if self.settings.have_recursive_sync:
             self._call(path)
         elif self.tells_trees:
@@ -138,10 +144,11 @@ class Collector:
         """Everything is to be told."""
         settings = self.settings
         self.queues.clear()
-        self._walked()
         if settings.have_recursive_sync:
             self._call(ROOT)
-        elif settings.mode.has_rsync_lists and not settings.rsync_prefer_include:
+            return
+        self._walked()
+        if settings.mode.has_rsync_lists and not settings.rsync_prefer_include:
             entry = Entry(ROOT, IN_CREATE | IN_ISDIR, ObjectType.ABSENT, ObjectType.DIRECTORY, recursive=True)
             self.queues.add(Queue.INSTANT, entry, now_s)
         else:
@@ -181,9 +188,11 @@ class Collector:
 
     def _made(self, path: RelPath, now_s: float, *, mask: int, again: bool = False) -> None:
         """A directory has come."""
+        if self.settings.have_recursive_sync:
+            return  # It is told by a call.
         if not again:
             self._walked()
-        if self._syncs(path, is_dir=True, is_regular=False) and not self.settings.have_recursive_sync:
+        if self._syncs(path, is_dir=True, is_regular=False):
             entry = Entry(path, mask | IN_ISDIR, ObjectType.ABSENT, ObjectType.DIRECTORY, recursive=self.tells_trees)
             self._put(Queue.NORMAL, entry, now_s)
 
@@ -195,6 +204,8 @@ class Collector:
 
     def _event(self, path: RelPath, mask: int, now_s: float, *, is_dir: bool) -> None:
         settings = self.settings
+        if not settings.modification_signature and self.queues.covers(path):
+            return  # Of most files in a new directory: not even looked at.
         gone = mask & _GONE
         info = None if gone or settings.cancel_stat else self._tree.look(path)
         regular = not is_dir and (info is None or stat.S_ISREG(info.st_mode))
@@ -247,6 +258,8 @@ class Collector:
 
     def _is_elsewhere(self, path: RelPath) -> bool:
         """Whether this directory is on another file system than the root."""
+        if not path:
+            return False
         if self._device is None:
             root = self._tree.look(ROOT)
             self._device = None if root is None else root.st_dev

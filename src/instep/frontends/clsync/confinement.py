@@ -59,6 +59,7 @@ def plan(settings: Settings, *, started: Identity, nobody: Identity) -> Confinem
         split=_split(settings, started) if splitting else None,
         system_calls=settings.seccomp_filter,
         devices=settings.forbid_devices,
+        device_group=settings.cgroup_group_name,
         notices=tuple(_notices(settings, splitting=splitting)),
     )
 

@@ -70,6 +70,8 @@ def _why_not(settings: Settings, rules: Rules, spec: MirrorSpec) -> str:
         return "with rsync-prefer-include rsync deletes nothing"
     if settings.dont_unlink_lists:
         return "the lists are to be kept"
+    if settings.lists_dir is not None and _is_inside(settings.lists_dir, settings.watch_dir):
+        return "the list directory lies in the watched one"
     if is_to_be_confined(settings):
         return "the process gives up rights that an engine needs"
     if spec.rules and not native:
@@ -109,6 +111,10 @@ def _check_nesting(spec: MirrorSpec, settings: Settings) -> None:
             raise refused(error.what, error.fix, status=USAGE) from None
 
 
+def _is_inside(path: bytes, directory: bytes) -> bool:
+    return (os.path.realpath(path) + b"/").startswith(directory.rstrip(b"/") + b"/")
+
+
 def _is_rsync(handler: bytes) -> bool:
     usual, found = shutil.which("rsync"), shutil.which(os.fsdecode(handler))
     return usual is not None and found is not None and os.path.realpath(usual) == os.path.realpath(found)
@@ -118,6 +124,7 @@ class EngineRuns:
     """In the place of ``runs.Runs``: each run is one batch."""
 
     tells_singly = False
+    leaves_mounts = True
 
     def change(self, settings: Settings) -> None:
         """Nothing that can be set later matters to an engine."""

@@ -12,7 +12,9 @@ from __future__ import annotations
 import enum
 import errno
 import math
+import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -46,6 +48,8 @@ TIMED_OUT: Final = 62
 SINGLE_FAILED: Final = 255
 PARTIAL: Final = 24
 """rsync: files vanished while it looked."""
+_ERRNO: Final = {os.strerror(number): number for number in errno.errorcode}
+"""The exit status after what cannot be started is the errno, of which only the words are told."""
 _ENDS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 
 
@@ -69,6 +73,10 @@ class MakesRuns(Protocol):
     @property
     def tells_singly(self) -> bool:
         """Each path has a part of its own, and a failure ends all with a code of its own."""
+
+    @property
+    def leaves_mounts(self) -> bool:
+        """With ``one_file_system`` what lies in a mount point must not be told: it would be brought over."""
 
     def change(self, settings: Settings) -> None:
         """Other settings hold for the runs to come."""
@@ -98,7 +106,7 @@ class Surroundings:
     read_block: Callable[[Settings, str], Settings]
     """The settings with this block of the configuration file on top. OperatorError: as above."""
     changed: Callable[[Settings], None]
-    """Other settings hold from now on."""
+    """Other settings hold from now on. OperatorError: they cannot be used, and nothing has changed."""
     dump: Callable[[ClsyncHandler, bytes], None]
     """Write what is known of queues and runs to this directory; OSError."""
 
@@ -127,7 +135,10 @@ class ClsyncHandler:
         self._standby_s = -math.inf
         self._again: list[tuple[float, Entry]] = []
         self._failures = 0
-        self._walks = 0
+        self._walks: deque[int] = deque()
+        """Mode simple: so many paths have been told when each walk that was noted is over."""
+        self._told = 0
+        """Mode simple: so many paths."""
         self._now_s = 0.0
         self._wake_s = math.inf
 
@@ -143,7 +154,7 @@ class ClsyncHandler:
         """The watched directory."""
         settings = self.settings
         stays = settings.one_file_system or settings.exclude_mount_points
-        return Place(settings.watch_dir, self.collector.ignores, stays)
+        return Place(settings.watch_dir, self.collector.ignores, stays and self._runs.leaves_mounts)
 
     @property
     def places(self) -> Sequence[Place]:
@@ -162,7 +173,7 @@ class ClsyncHandler:
             self._announce(State.RUNNING)
         else:
             self._announce(State.INITSYNC)
-            self.collector.initial(now_s)
+            self._tell_all(now_s)
         if settings.only_initialsync:
             self._go(Phase.FLUSHING)
         elif settings.exit_on_no_events:
@@ -171,7 +182,9 @@ class ClsyncHandler:
     def note(self, place: int, report: EventReport, now_s: float) -> bool:  # noqa: ARG002  # the protocol's
         """Take in one event; new directories are looked into here."""
         if not self._deaf:
+            walks = len(self._walks)
             self.collector.note(report, now_s)
+            self._end_walks(walks)
         return False
 
     def appeared(self, place: int, path: RelPath, now_s: float) -> bool:  # noqa: ARG002  # as above
@@ -185,9 +198,14 @@ class ClsyncHandler:
         if self._deaf:
             return
         self._around.say.warning("Events were lost (queue overflow): everything is synced again.")
-        self.collector.initial(now_s)
+        self._tell_all(now_s)
         if self.settings.exit_on_sync_skipping and self._phase is Phase.FOLLOWING:
             self._go(Phase.FLUSHING)
+
+    def _tell_all(self, now_s: float) -> None:
+        walks = len(self._walks)
+        self.collector.initial(now_s)
+        self._end_walks(walks)
 
     # ---- signals ----
 
@@ -206,8 +224,9 @@ class ClsyncHandler:
         elif number == signal.SIGUSR1:
             self._announce(State.THREAD_GC)
         elif number == signal.SIGUSR2:
-            self.iteration = 0
-            self.collector.initial(now_s)
+            # A run that is under way counts, when it ends, for what was before.
+            self.iteration = -sum(run.kind is Kind.EVENTS for run in self.running)
+            self._tell_all(now_s)
         elif number == signal.SIGIO:
             self._dump(self.settings.dump_dir)
 
@@ -224,11 +243,17 @@ class ClsyncHandler:
             self._around.say.error(f"{error.what} (the rules from before stay in force)")
 
     def change(self, settings: Settings) -> None:
-        """Other settings hold from now on."""
+        """Other settings hold from now on.
+
+        Raises:
+            OperatorError: they cannot be used; those from before stay in force.
+        """
+        self._around.changed(settings)
+        if settings.exit_on_no_events and not self.settings.exit_on_no_events:
+            self._go(Phase.EMPTYING, hook=True)
         self.settings = settings
         self.collector.change(settings)
         self._runs.change(settings)
-        self._around.changed(settings)
 
     def log_status(self) -> None:
         """Say how things are."""
@@ -451,9 +476,6 @@ class ClsyncHandler:
         self._failures = 0
         if run.kind is not Kind.SINGLE:
             self.iteration += 1
-        elif not self.collector.singles and not self.running:
-            self.iteration += self._walks
-            self._walks = 0
         self._settled()
         if self.status is State.SYNCHANDLER_ERROR:
             self._announce(State.RUNNING if self._initial_done else State.INITSYNC)
@@ -512,7 +534,8 @@ class ClsyncHandler:
             f"The handler failed: {what} ({attempt}). Giving up: see --retries, --ignore-exitcode, --ignore-failures."
         )
         single = self._runs.tells_singly and not run.entries[0].absolute
-        self.exit_status = TIMED_OUT if end.timed_out else SINGLE_FAILED if single else (end.status & 0xFF) or 1
+        status = _ERRNO.get(end.trouble, end.status) & 0xFF or 1
+        self.exit_status = TIMED_OUT if end.timed_out else SINGLE_FAILED if single else status
 
     def _cannot_list(self, entries: list[Entry], error: OSError) -> None:
         """There is no place for lists, so there is no run."""
@@ -527,6 +550,9 @@ class ClsyncHandler:
     def _over(self, run: Run) -> None:
         self.running.over(run)
         self.collector.queues.release()
+        if run.kind is Kind.SINGLE:
+            self._told += 1
+            self._count_walks()
 
     def _put_back(self, entries: Iterable[Entry], *, pause_s: float) -> None:
         for entry in entries:
@@ -595,9 +621,24 @@ class ClsyncHandler:
 
     def _walked(self) -> None:
         if self.settings.mode is Mode.SIMPLE:
-            self._walks += 1  # They count when all that they found was told.
+            self._walks.append(0)  # It counts when all that it found was told.
         else:
             self.iteration += 1
+
+    def _end_walks(self, since: int) -> None:
+        """All that these walks found is noted."""
+        if since == len(self._walks):
+            return
+        end = self._told + len(self.running) + len(self.collector.singles)
+        for number in range(since, len(self._walks)):
+            self._walks[number] = end
+        self._count_walks()
+
+    def _count_walks(self) -> None:
+        while self._walks and self._walks[0] <= self._told:
+            self._walks.popleft()
+            self.iteration += 1
+            self._initial_done = True
 
     def _announce(self, status: State) -> None:
         if status is not self.status:

@@ -161,6 +161,19 @@ class Path(_Valued):
         return text or None
 
 
+class Below(_Valued):
+    """A relative path that leads nowhere else."""
+
+    metavar: str = "NAME"
+
+    def read(self, text: bytes, before: object, warn: Warn) -> bytes | None:
+        """The path; nothing is the default."""
+        del before, warn
+        if text and not {b"", b".", b".."}.isdisjoint(text.split(b"/")):
+            raise ValueError("expected names with slashes between, and neither . nor .. among them")
+        return text or None
+
+
 class Paths(_Valued):
     """Several paths with commas between; an empty one forgets those before it."""
 

@@ -15,18 +15,17 @@ import tempfile
 from typing import Final
 
 from instep.frontends.clsync.complaints import refused
+from instep.frontends.clsync.lists import FILE_PREFIX
 from instep.logs import fields
 from instep.model import RelPath
 
 log = logging.getLogger(__name__)
 
-FILE_PREFIX: Final = b".clsync-"
-"""Every list file's name begins so; ``.clsync-KIND.PID.`` and more."""
 _MODE: Final = 0o700
 
 
-class ListDirectory:
-    """Gives out the directory, and knows what in a watched directory is of it: that is nobody's change."""
+class ListDirectories:
+    """The one that is in use, and those that were until the option was changed: all are cleaned up at the end."""
 
     def __init__(self, path: bytes | None, *, watch_dir: bytes, keep: bool, base: bytes | None = None) -> None:
         """Nothing is done yet.
@@ -37,10 +36,65 @@ class ListDirectory:
             keep: list files stay, with the directory they are in.
             base: where a temporary one is made, as ``TMPDIR`` says.
         """
+        self._watch_dir = watch_dir
+        self._keep = keep
+        self._base = base
+        self._wanted = path
+        self._all = [self._new(path)]
+
+    def _new(self, path: bytes | None) -> ListDirectory:
+        return ListDirectory(path, watch_dir=self._watch_dir, base=self._base)
+
+    def check(self) -> None:
+        """See ``ListDirectory``."""
+        self._all[-1].check()
+
+    def change(self, path: bytes | None, *, keep: bool) -> None:
+        """Lists are made elsewhere from now on, or are kept.
+
+        Raises:
+            Refused: the directory cannot be used; nothing changes.
+        """
+        if path != self._wanted:
+            new = self._new(path)
+            new.check()
+            self._all.append(new)
+            self._wanted = path
+        self._keep = keep
+
+    def path(self) -> bytes:
+        """As above."""
+        return self._all[-1].path()
+
+    def own(self) -> tuple[RelPath, bool] | None:
+        """As above."""
+        return self._all[-1].own()
+
+    def is_own(self, path: RelPath) -> bool:
+        """As above."""
+        return any(each.is_own(path) for each in self._all)
+
+    def close(self) -> None:
+        """As above."""
+        for each in self._all:
+            if not self._keep:
+                each.close()
+
+
+class ListDirectory:
+    """Gives out the directory, and knows what in a watched directory is of it: that is nobody's change."""
+
+    def __init__(self, path: bytes | None, *, watch_dir: bytes, base: bytes | None = None) -> None:
+        """Nothing is done yet.
+
+        Args:
+            path: the directory that was asked for, absolute; None: a temporary one.
+            watch_dir: the directory that is watched, resolved.
+            base: where a temporary one is made, as ``TMPDIR`` says.
+        """
         self._path = path
         self._base = base or b"/tmp"
         self._watched = watch_dir.rstrip(b"/") + b"/"
-        self._keep = keep
         self._made = False
         self._inside: bytes | None = None
         """The directory as the watched one sees it; None: not in it, or not there yet."""
@@ -114,10 +168,18 @@ class ListDirectory:
         head, _, name = path.rpartition(b"/")
         return head == inside and name.startswith(FILE_PREFIX)
 
+    def own(self) -> tuple[RelPath, bool] | None:
+        """What in the watched directory is of our own making: a directory; True: of it only files with ``FILE_PREFIX``.
+
+        None: nothing is. Known once the directory is there.
+        """
+        inside = self._inside
+        return None if inside is None else (RelPath(inside), not self._made)
+
     def close(self) -> None:
         """Remove what is left of this process's lists, and the directory if it was made here; may be called twice."""
         path, self._path = self._path, None
-        if path is None or self._keep:
+        if path is None:
             return
         with contextlib.suppress(OSError):
             directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -17,11 +17,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from instep.frontends.clsync.entries import Entry, ObjectType
 from instep.linux.inotify import IN_ISDIR
 from instep.model import RelPath
+
+FILE_PREFIX: Final = b".clsync-"
+"""Every list file's name begins so; ``.clsync-KIND.PID.`` and more."""
 
 
 class Line(NamedTuple):
@@ -78,13 +81,18 @@ def include_lists(entries: Iterable[Entry], lines_max: int) -> Iterator[IncludeL
         yield IncludeList(_joined(lines), told)
 
 
-def exclude_list(excluded: Iterable[tuple[RelPath, bool]]) -> bytes:
+def exclude_list(excluded: Iterable[tuple[RelPath, bool]], own: tuple[RelPath, bool] | None = None) -> bytes:
     """The list of what rsync leaves alone.
 
     Args:
         excluded: each path with all that is below it; True: only what is below.
+        own: a directory that is left alone; True: only the list files directly in it.
     """
-    return _joined(dict.fromkeys(_pattern(path, b"/**" if below else b"") for path, below in excluded))
+    lines = [_pattern(path, b"/**" if below else b"") for path, below in excluded]
+    if own is not None:
+        path, files = own
+        lines.append(_pattern(path, b"/" + FILE_PREFIX + b"*" if files else b""))
+    return _joined(dict.fromkeys(lines))
 
 
 def _include(entry: Entry, lines: dict[bytes, None]) -> None:
@@ -119,7 +127,7 @@ _INSTEAD = {
 def _pattern(path: bytes, below: bytes = b"") -> bytes:
     """The line for one path and what is below it; ``below`` has wildcards, if anything."""
     if not path or not (below or _wild(path)):
-        return b"/" + path if path else b""
+        return b"/" + path if path else below
     return b"/" + _SPECIAL.sub(_instead, path) + below
 
 

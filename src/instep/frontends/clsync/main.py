@@ -31,7 +31,7 @@ from instep.frontends.clsync.diskchecks import complaints, notes
 from instep.frontends.clsync.engine import EngineRuns, is_to_be_confined, mirror
 from instep.frontends.clsync.files import PidFile, State, StatusFile
 from instep.frontends.clsync.handler import ClsyncHandler, Surroundings
-from instep.frontends.clsync.listdir import ListDirectory
+from instep.frontends.clsync.listdir import ListDirectories
 from instep.frontends.clsync.modules import module_spec
 from instep.frontends.clsync.output import Say, take_over
 from instep.frontends.clsync.protocol import CLSYNC
@@ -146,9 +146,19 @@ def _status_of(error: OperatorError) -> int:
 
 
 class LateTree:
-    """The tree, once it is known how it is reached: by ourselves, or by a helper that has the rights."""
+    """The tree, once it is known how it is reached: by ourselves, or by a helper that has the rights.
 
-    tree: Tree
+    In the helper nobody says so, and it looks by itself.
+    """
+
+    def __init__(self, root: bytes) -> None:
+        """Nothing is opened."""
+        self._root = root
+
+    @functools.cached_property
+    def tree(self) -> Tree:
+        """OSError: the root cannot be opened."""
+        return LocalTree(self._root)
 
     def look(self, path: RelPath) -> os.stat_result | None:
         """See ``tree.Tree``."""
@@ -219,14 +229,19 @@ class _Session:
             self._status_file.announce(State.STARTING)
         if settings.pid_file is not None:
             stack.callback(PidFile(settings.pid_file, owner=owner).remove)
-        lists = ListDirectory(
+        lists = ListDirectories(
             settings.lists_dir,
             watch_dir=settings.watch_dir,
             keep=settings.dont_unlink_lists,
             base=os.environb.get(b"TMPDIR"),
         )
         stack.callback(lists.close)
-        tree = LateTree()
+        tree = LateTree(settings.watch_dir)
+
+        def changed(new: Settings) -> None:
+            lists.change(new.lists_dir, keep=new.dont_unlink_lists)
+            self._say.configure(new)
+
         handler = ClsyncHandler(
             settings,
             rules,
@@ -240,7 +255,7 @@ class _Session:
                 exists=os.path.lexists,
                 read_rules=self._rules,
                 read_block=self._block,
-                changed=self._say.configure,
+                changed=changed,
                 dump=write_dump,
             ),
         )
@@ -274,10 +289,11 @@ class _Session:
             lambda poke: Session(Commands(handler, self._say, poke)),
         )
 
-    def _runs(self, lists: ListDirectory) -> Runs:
+    def _runs(self, lists: ListDirectories) -> Runs:
         return Runs(
             self._settings,
             list_dir=lists.path,
+            own=lists.own,
             pid=os.getpid(),
             clock=time.time,
             random=functools.partial(random.getrandbits, 31),

@@ -15,6 +15,7 @@ from instep.frontends.clsync.kinds import (
     BYTES,
     SECONDS,
     Arguments,
+    Below,
     Capabilities,
     Choice,
     Count,
@@ -160,10 +161,6 @@ def _idle() -> Iterator[Option]:
     yield Option(
         "auto-add-rules-w", "A", _OPTIONAL, _SWITCH, Group.IDLE, "", _START, idle="it never did anything", yields=True
     )
-    yield Option(
-        "cgroup-group-name", "", _VALUE, Text("NAME"), Group.IDLE, "", _START, yields=True,
-        idle="devices are forbidden without a control group of a name",
-    )  # fmt: skip
     for name, short in (
         ("cluster-iface", "c"),
         ("cluster-ip", "m"),
@@ -333,6 +330,9 @@ _MEANT: Final = (
              "The rest is left with the system calls that it needs.", yields=True),
         _row("forbid-devices", _OPTIONAL, _SWITCH, _START,
              "No devices but null, zero, random and urandom.", yields=True),
+        _row("cgroup-group-name", _VALUE, Below(), _START,
+             "The control group for that, below the one in which the program is started; by default one of its own.",
+             yields=True),
         _row("chroot", _VALUE, Path("DIR"), _REFUSED, "Another root directory."),
         _row("pivot-root", _VALUE, Choice.of(PivotRoot), _START,
              "The root of --chroot replaces the old one altogether. direct: it has a directory old_root. auto: it "
@@ -340,7 +340,8 @@ _MEANT: Final = (
         _row("mountpoints", _VALUE, Paths(), _REFUSED, "Everything is unmounted but these."),
         _row("detach-network", _VALUE, Choice.of(DetachNetwork), _START,
              "Go without a network: the part without privileges, or all.", default="off"),
-        _row("detach-ipc", _VALUE, _SWITCH, _START, "A UTS namespace of its own.", default="1"),
+        _row("detach-ipc", _VALUE, _SWITCH, _START,
+             "A UTS namespace of its own; where it is asked for, an IPC namespace too.", default="1"),
         _row("detach-miscellanea", _OPTIONAL, _SWITCH, _START, "IPC and UTS namespaces of its own."),
     ),
 )

@@ -60,7 +60,7 @@ class Queues:
     def add(self, queue: Queue, entry: Entry, now_s: float) -> None:
         """Note one entry; it becomes one with what is known of its path in this queue."""
         waiting = self._waiting[queue]
-        if self._trees and self._is_covered(entry.path):
+        if self.covers(entry.path):
             return
         known = waiting.get(entry.path)
         if known is None:
@@ -70,6 +70,10 @@ class Queues:
             merge(known, entry)
         if entry.recursive:
             self._trees.add(entry.path)
+
+    def covers(self, path: RelPath) -> bool:
+        """Whether an entry for a whole directory stands for this path."""
+        return bool(self._trees) and _is_below(path, self._trees)
 
     def ran(self, now_s: float) -> None:
         """A run begins: ``delay-sync`` counts from here."""
@@ -124,9 +128,6 @@ class Queues:
             self._trees -= taken
         return list(flushed.values())
 
-    def _is_covered(self, path: RelPath) -> bool:
-        return _is_below(path, self._trees)
-
 
 def merge(known: Entry, later: Entry) -> None:
     """Let one entry stand for two of the same path."""
@@ -137,9 +138,9 @@ def merge(known: Entry, later: Entry) -> None:
 
 def _is_below(path: RelPath, trees: set[RelPath]) -> bool:
     """Whether the path lies below one of these; being one of them is not enough."""
-    above = path
+    above: bytes = path
     while above:
-        above = RelPath(above.rpartition(b"/")[0])
+        above = above.rpartition(b"/")[0]
         if above in trees:
             return True
     return False

@@ -58,11 +58,15 @@ def told_again(part: Part, *, status: str) -> Part:
 class Runs:
     """Makes runs from entries. No file is made here: they are described, and made when the part is carried out."""
 
+    leaves_mounts = False
+    """As clsync: what lies directly in a mount point is told."""
+
     def __init__(
         self,
         settings: Settings,
         *,
         list_dir: Callable[[], bytes],
+        own: Callable[[], Excluded | None],
         pid: int,
         clock: Callable[[], float],
         random: Callable[[], int],
@@ -72,11 +76,13 @@ class Runs:
         Args:
             settings: see ``change``.
             list_dir: the directory for list files; asked only when there is one to be made.
+            own: what in the watched directory is of that directory, see ``ListDirectory.own``; asked after it.
             pid: our process, for the names of list files.
             clock: seconds since 1970, for the same.
             random: a number that is not negative, for the same.
         """
         self._list_dir = list_dir
+        self._own = own
         self._pid = pid
         self._clock = clock
         self._random = random
@@ -155,7 +161,7 @@ class Runs:
         with_exclude = (
             arguments.has_exclude_path and settings.mode.has_rsync_lists and not settings.rsync_prefer_include
         )
-        exclude = lists.exclude_list(excluded) if with_exclude else b""
+        exclude = self._exclude_list(entries, excluded) if with_exclude else b""
         for content, told in includes:
             files = []
             if arguments.has_include_path:
@@ -199,7 +205,7 @@ class Runs:
             )  # fmt: skip
             yield Part(Call(told, timeout_s=self._timeout_s, environment=environment), entries)
             return
-        exclude = None if settings.rsync_prefer_include else lists.exclude_list(excluded)
+        exclude = None if settings.rsync_prefer_include else self._exclude_list(entries, excluded)
         for content, some in self._rsync_includes(entries):
             files = [self._file(b"list", content)]
             if exclude is not None:
@@ -217,6 +223,14 @@ class Runs:
 
     def _rsync_includes(self, entries: Sequence[Entry]) -> Iterator[lists.IncludeList]:
         return lists.include_lists(entries, self._settings.rsync_inclimit)
+
+    def _exclude_list(self, entries: Sequence[Entry], excluded: Sequence[Excluded]) -> bytes:
+        """What does not count, and in whole directories our own lists."""
+        own = None
+        if any(entry.recursive for entry in entries):
+            self._list_dir()  # Where it is made only now, it is known only now.
+            own = self._own()
+        return lists.exclude_list(excluded, own)
 
     def _own_list(self, entries: Sequence[Entry]) -> Iterator[tuple[bytes, Sequence[Entry]]]:
         """The list of what can stand in one; nothing if nothing can."""

@@ -190,6 +190,8 @@ class Settings:
     permitted_hooks: tuple[bytes, ...] = ()
     seccomp_filter: bool = False
     forbid_devices: bool = False
+    cgroup_group_name: bytes | None = None
+    """Of the control group without devices; None: one of the process's own."""
     preserve_capabilities: frozenset[str] = frozenset({"CAP_DAC_READ_SEARCH", "CAP_SETUID", "CAP_SETGID", "CAP_KILL"})
     inherit_capabilities: Inherit = Inherit.EMPTY
 
