@@ -113,6 +113,53 @@ def far_big(bench: Bench) -> Iterator[Line]:
     yield atomic
 
 
+@row("far-shift", "bytes put in near the start of a big file on a far host")
+def far_shift(bench: Bench) -> Iterator[Line]:
+    place = bench.places[0]
+    size = bench.size(1 << 28, 1 << 24)
+    title = f"{size >> 20} MiB file on a far host, 100 bytes put in near its start"
+    took = Line(title, "s", place.name, note="rsync: -a over a kept connection")
+    wire = Line("… on the wire, a login included", "KiB", place.name, reaches=(Reach(2, "rsync"),))
+    source, target, aside = f"{place.path}/s", f"{place.path}/t", f"{place.path}/aside"
+    with far_host() as host, host.kept() as kept:
+        direct = host.name
+        clear(source, target, aside)
+        fill(f"{source}/big", size)
+        for _ in range(bench.rounds):
+            host.name = direct
+            with Mirror(host.instep(), source, target) as mirror:
+                wait_until(lambda: same_stat(f"{source}/big", f"{target}/big"), 120)
+                mirror.rested_usage_s()
+                begin_s = _put_in(source, aside)
+                took.add("instep", arrived(f"{source}/big", f"{target}/big") - begin_s)
+            _put_in(source, aside)
+            rsync = ["rsync", "-a", f"{source}/"]
+            took.add("rsync", run([*rsync, "-e", f"{kept}/ssh", f"{direct}:{target}/"]).wall_s)
+            host.at_a_distance(0.0)
+            for name in ("instep", "rsync"):
+                _put_in(source, aside)
+                before = host.wire_bytes()
+                if name == "instep":
+                    _once(host, source, target)
+                else:
+                    run([*rsync, "-e", f"{host.sshd.programs}/ssh", f"{host.name}:{target}/"])
+                wire.add(name, (host.wire_bytes() - before) / 1024)
+    clear(source, target, aside)
+    yield took
+    yield wire
+
+
+def _put_in(source: str, aside: str) -> float:
+    """Replace the file by one with some bytes more in it; when that was done."""
+    with open(f"{source}/big", "rb") as old, open(f"{aside}/big", "wb") as new:
+        new.write(old.read(1000) + random.randbytes(100))
+        while data := old.read(1 << 24):
+            new.write(data)
+    begin_s = time.monotonic()
+    os.rename(f"{aside}/big", f"{source}/big")
+    return begin_s
+
+
 @row("far-restart", "a second start with 100,000 unchanged files")
 def far_restart(bench: Bench) -> Iterator[Line]:
     place = bench.places[0]

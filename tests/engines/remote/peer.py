@@ -66,9 +66,12 @@ class Peer:
         assert received[0] == agent.HELLO
         return received[2]
 
-    def open(self, root: bytes, flags: int = agent.MAY_DELETE) -> tuple[int, int, bytes] | None:
-        """Open a root; what the agent says."""
-        body = agent.OPEN_BODY.pack(agent.PROTOCOL, flags, EVERYTHING, 0o022, agent.SHA256, b"\0" * 8)
+    def open(
+        self, root: bytes, flags: int = agent.MAY_DELETE, whose: bytes | None = None
+    ) -> tuple[int, int, bytes] | None:
+        """Open a root, for an engine of its own; what the agent says."""
+        whose = os.urandom(16) if whose is None else whose
+        body = agent.OPEN_BODY.pack(agent.PROTOCOL, flags, EVERYTHING, 0o022, agent.SHA256, b"\0" * 8, whose)
         self.send(agent.frame(agent.OPEN, 1, body + root))
         return self.receive()
 

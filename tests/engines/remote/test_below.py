@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from instep.engines.remote import source
+from instep.engines.remote import agent, source
 from instep.engines.remote.connection import Connection
 from tests.engines.remote.rig import Rig, write
 from tests.engines.remote.test_faults import wait_until
@@ -47,21 +47,47 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def test_equal_trees_cost_few_messages(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(rig)
-    directories = sum(1 for _ in os.walk(rig.src))
-    # Were the copies made at almost the same time as the files, times would prove nothing.
+def bring_later(rig: Rig) -> None:
+    """Were the copies made at almost the same time as the files, times would prove nothing."""
     tie = rig.engine._tie
     assert tie is not None
     until_ns = time.time_ns() + tie.far.ahead_ns + 10**7
     wait_until(lambda: time.time_ns() > until_ns, "a younger clock")
     rig.clean(rig.tree())
+
+
+def test_equal_trees_cost_few_messages(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(rig)
+    directories = sum(1 for _ in os.walk(rig.src))
+    bring_later(rig)
     seen = sizes(monkeypatch)
     outcome = rig.tree()
     rig.clean(outcome)
     assert outcome.entries == 0
     assert len(seen) <= 10
     assert sum(seen) < 16 * directories
+
+
+def test_one_difference_has_one_directory_listed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(rig)
+    directories = sum(1 for _ in os.walk(rig.src))
+    bring_later(rig)
+    write(rig.s(b"deep" + b"/m" * DEEP + b"/last"), b"changed")
+    listed: list[bytes] = []
+    original = agent.unpack_listing
+
+    def noting(body: bytes) -> dict[bytes, agent.Entry]:
+        listed.append(body)
+        return original(body)
+
+    monkeypatch.setattr(agent, "unpack_listing", noting)
+    seen = sizes(monkeypatch)
+    outcome = rig.tree()
+    rig.clean(outcome)
+    assert outcome.files == 1
+    assert len(listed) == 1
+    assert len(seen) <= 12 + 2 * DEEP
+    assert sum(seen) < 16 * directories + source.BELOW_AT_ONCE * 100
 
 
 def test_a_difference_is_found_wherever_it_is(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

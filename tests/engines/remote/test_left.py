@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import random
@@ -11,6 +12,8 @@ import pytest
 
 from instep.engines.remote import agent
 from instep.engines.remote.left import KEPT_BYTES, AsLeft, Left
+from instep.engines.remote.reading import rested
+from instep.engines.remote.shifted import Suspicion
 from instep.engines.remote.stream import Sender
 from tests.engines.remote.rig import Rig, read, write
 
@@ -28,9 +31,9 @@ def count_signings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     original = Sender._compare
 
-    async def counted(self: Sender, fd: int, info: os.stat_result) -> int:
+    async def counted(self: Sender, fd: int, info: os.stat_result, suspicion: Suspicion) -> int:
         seen.append("signed")
-        return await original(self, fd, info)
+        return await original(self, fd, info, suspicion)
 
     monkeypatch.setattr(Sender, "_compare", counted)
     return seen
@@ -121,6 +124,72 @@ def test_after_another_connection_it_is_signed(tmp_path: Path, monkeypatch: pyte
         touch(rig.s(b"big"), 1000, b"again")
         rig.clean(rig.bring(b"big"))
         assert seen == ["signed"] * 2
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_what_is_written_meanwhile_costs_the_target_no_other_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, inplace: bool
+) -> None:
+    seen = count_signings(monkeypatch)
+    writes: list[bytes] = []
+    original = Sender._compare_known
+
+    async def compared(self: Sender, fd: int, info: os.stat_result, suspicion: Suspicion | None) -> None:
+        await original(self, fd, info, suspicion)
+        if writes:
+            touch(rig.s(b"big"), 2_000_000, writes.pop())
+
+    with Rig(os.fsencode(tmp_path), inplace_bytes=1 if inplace else math.inf) as rig:
+        write(rig.s(b"big"), os.urandom(SIZE))
+        rig.clean(rig.bring(b"big"))
+        touch(rig.s(b"big"), 1000)
+        rig.clean(rig.bring(b"big"))
+        monkeypatch.setattr(Sender, "_compare_known", compared)
+        writes += [b"meanwhile", b"once more"]
+        touch(rig.s(b"big"), 1000, b"again")
+        outcome = rig.bring(b"big")
+        rig.clean(outcome)
+        assert outcome.bytes_copied == 3 * agent.BLOCK
+        touch(rig.s(b"big"), 3_000_000)
+        outcome = rig.bring(b"big")
+        rig.clean(outcome)
+        assert outcome.bytes_copied == agent.BLOCK
+        assert seen == ["signed"]
+        # One that never rests is brought over all the same, and said to be looked at again.
+        writes += [b"%d" % number for number in range(20)]
+        touch(rig.s(b"big"), 1000, b"and again")
+        outcome = rig.bring(b"big")
+        assert [put_off.racy for put_off in outcome.postponed] == [True]
+        writes.clear()
+        rig.clean(rig.bring(b"big"))
+
+
+def test_the_largest_files_are_given_a_moment_to_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def slept(pause_s: float) -> None:
+        pauses.append(pause_s)
+        if len(pauses) == 2:
+            os.utime(tmp_path / "f", (1, 1))
+
+    monkeypatch.setattr("asyncio.sleep", slept)
+
+    def rest(size: int, mtime_s: float) -> int:
+        (tmp_path / "f").touch()
+        os.truncate(tmp_path / "f", size)
+        os.utime(tmp_path / "f", (mtime_s, mtime_s))
+        pauses.clear()
+        fd = os.open(tmp_path / "f", os.O_RDONLY)
+        assert asyncio.run(rested(fd)).st_size == size
+        os.close(fd)
+        return len(pauses)
+
+    monkeypatch.setattr("time.time", lambda: 2000.0)
+    assert rest(1 << 30, 2000.0) == 2
+    assert rest(1 << 30, 1999.0) == 0
+    assert rest(1 << 30, 2001.0) == 0, "who knows when"
+    assert rest(1 << 20, 2000.0) == 0
+    assert pauses == []
 
 
 def test_the_memory_is_bounded() -> None:

@@ -22,17 +22,20 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import select
+import signal
 import stat
 import struct
 import sys
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-PROTOCOL = 2
+PROTOCOL = 3
 MAGIC = b"\0instep-agent\0"
 BOOT = b"instep-boot-01 %08x\n"
 """What stands before the packed source of this module; who runs it already skips so many bytes."""
@@ -41,11 +44,21 @@ FRAME_MAX = 8 << 20
 BLOCK = 128 << 10
 """Large files are compared in blocks of so many bytes."""
 DIGEST = 16
+CHUNK_MOST = 2 << 20
+"""No chunk is longer."""
+TRIES = 256
+"""At so many places in a row it is looked whether a chunk ends."""
+SUMMED_BEFORE = 48
+"""So many bytes before a place tell whether a chunk ends there."""
+COPIES_MAX = 1 << 18
+"""So many stretches may wait to be copied; two for each chunk of the largest file that is cut into chunks."""
 SILENCE_S = 300.0
 """Our side says something every few seconds; after so long a silence the agent ends."""
 PARTIAL_KEPT_S = 86400.0
 PARTIAL_KEPT_BYTES = 1 << 20
 ALIVE_S = 2.0
+SUCCESSION_S = 10.0
+"""So long an agent waits for the end of the one that served the same engine over a connection before."""
 
 HEADER = struct.Struct("<IBI")
 OPERATION = struct.Struct("<BBHI")
@@ -54,8 +67,8 @@ ATTRIBUTES = struct.Struct("<IIIqqI")
 """mode, uid, gid, atime in ns, mtime in ns, length of the xattrs that follow."""
 HELLO_BODY = struct.Struct("<HBBIII")
 """protocol, whether root, abilities, process, MB/s of sha256, MB/s of blake2b."""
-OPEN_BODY = struct.Struct("<HBBHB8s")
-"""protocol, flags, what to keep, umask, algorithm, key of the digests; the path follows."""
+OPEN_BODY = struct.Struct("<HBBHB8s16s")
+"""protocol, flags, what to keep, umask, algorithm, key of the digests, who it is for; the path follows."""
 OPENED_BODY = struct.Struct("<QQqq")
 """device, inode and time of birth in ns of the root, the clock in ns."""
 LISTED = struct.Struct("<HIIIQqqQIQH")
@@ -74,7 +87,15 @@ STRETCH = struct.Struct("<QQ")
 SUMMED = struct.Struct("<Q")
 """How many bytes were there; their digest follows."""
 SIGNED_BODY = struct.Struct("<QBH")
-"""Number of the first block, whether these are the last, errno; digests follow."""
+"""Number of the first block, LAST or BY_CONTENT or both, errno; digests follow, or chunks."""
+CHUNK = struct.Struct("<I")
+"""Its length; its digest follows."""
+CUT_BODY = struct.Struct("<IQIIBI")
+"""Of CHUNKS: the stream, where to begin in the target's version; of Cut least, most, mark, mask; what may follow."""
+CHUNKED = struct.Struct("<QB")
+"""What CHUNKS finds: the size of the target's version, 0 without any, and whether all of the file is to be written."""
+COPIED = struct.Struct("<QQ")
+"""Of COPY, after STREAM: where it stands in the target's version, and its length."""
 
 COMPRESSED, ZSTD = 0x80, 0x40
 """In a frame's kind: its body is packed, by zlib or zstd."""
@@ -84,18 +105,23 @@ OPEN, BATCH, PING, SYNC = 1, 2, 3, 4
 HELLO, OPENED, ACK, PART, PONG, SIGNED, REFUSED = 32, 33, 34, 35, 36, 37, 38
 
 CD, PUT, SELF, MKDIR, SYMLINK, NODE, DELETE, MOVE, LINK, META, VERIFY, CHECK = range(1, 13)
-BEGIN, DATA, HOLE, END, ABORT, LOOK, SUM, BELOW = range(13, 21)
+BEGIN, DATA, HOLE, END, ABORT, LOOK, SUM, BELOW, CHUNKS, COPY, NUMBERS = range(13, 24)
 
 # Flags of OPEN, of what to keep, and of operations.
 MAY_MAKE_ROOT, MAY_DELETE, PROTECTED, DRY, LOOKS_ONLY = 1, 2, 4, 8, 16
 KEEP_OWNER, KEEP_MODE, KEEP_TIMES, KEEP_XATTRS, KEEP_ACLS, KEEP_SPARSE = 1, 2, 4, 8, 16, 32
 SPARSE, LINKED = 1, 2
 """LINKED: of a file, it has several names; of CHECK, list the directory as well if it holds such a file."""
-RECURSIVE = HIDDEN = 1
+RECURSIVE = HIDDEN = GROUPS = 1
+NO_NUMBER = 0xFFFFFFFF
+"""Of NUMBERS: nobody has this name here."""
 SIGN, INPLACE, SIGN_ONLY = 1, 2, 4
-NOTHING_THERE, SIGNED_SOON, AS_LEFT = range(3)
+NOTHING_THERE, SIGNED_SOON, AS_LEFT, TAKEN_UP = range(4)
 """What BEGIN finds. SIGNED_SOON: something that gets signed. AS_LEFT: the very file that END was told of last; it needs
-no digests, and one SIGNED frame without any tells when it may END."""
+no digests, and one SIGNED frame without any tells when it may END. TAKEN_UP: what came of it before a cut, which gets
+signed."""
+LAST, BY_CONTENT = 1, 2
+"""Of SIGNED. BY_CONTENT: what CHUNKS asked for, or without chunks that all is copied which COPY asked for."""
 
 OK, FAILED, WANTED, LISTING, NO_DIRECTORY, OCCUPIED = range(6)
 """Statuses of a result. FAILED: errno and a place follow. WANTED: the content has to be sent. NO_DIRECTORY: so much of
@@ -121,6 +147,10 @@ _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 
 class ProtocolError(Exception):
     """The other end sent what it must not."""
+
+
+class Succeeded(BaseException):
+    """Another agent serves our side now; what is still on its way to this one must not be done any more."""
 
 
 class Attributes(NamedTuple):
@@ -437,6 +467,7 @@ def survey(
     leave_out: Callable[[str, os.stat_result], bool],
     ask_always: bool,
     base: str = "",
+    numbers: tuple[dict[int, int], dict[int, int]] | None = None,
 ) -> Survey:
     """Look at an open directory: the hot path of every whole comparison, on both sides.
 
@@ -448,8 +479,10 @@ def survey(
         leave_out: Says of a name that it does not count; asked for names that may be temporary ones.
         ask_always: Ask it for every name.
         base: What leads to its entries: ``./`` where it is the working directory, which is quicker than by default.
+        numbers: What stands for which users and groups; None: all stand for themselves.
     """
     own_info = os.fstat(fd)
+    uids, gids = numbers or ({}, {})
     looks = bool(keep & (KEEP_XATTRS | KEEP_ACLS))
     own_extra = b""
     if looks:
@@ -480,10 +513,14 @@ def survey(
                         oldest = changed
                     if looks and listxattr(base + name, follow_symlinks=False):
                         _note_xattrs(extras, base, name, keep, is_root=is_root)
-                    if owners:
+                    if not owners:
+                        records[name] = pack(mode, 0, 0, info.st_size, info.st_mtime_ns)
+                    elif numbers is None:
                         records[name] = pack(mode, info.st_uid, info.st_gid, info.st_size, info.st_mtime_ns)
                     else:
-                        records[name] = pack(mode, 0, 0, info.st_size, info.st_mtime_ns)
+                        uid, gid = info.st_uid, info.st_gid
+                        uid, gid = uids.get(uid, uid), gids.get(gid, gid)
+                        records[name] = pack(mode, uid, gid, info.st_size, info.st_mtime_ns)
                 elif kind == directory:
                     below.append(name)
                     records[name] = pack(kind, 0, 0, 0, 0)
@@ -493,6 +530,7 @@ def survey(
                     if looks and listxattr(base + name, follow_symlinks=False):
                         _note_xattrs(extras, base, name, keep, is_root=is_root)
                     uid, gid = (info.st_uid, info.st_gid) if owners else (0, 0)
+                    uid, gid = uids.get(uid, uid), gids.get(gid, gid)
                     device = info.st_rdev if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0
                     records[name] = pack(mode, uid, gid, device, info.st_mtime_ns)
                 infos[name] = info
@@ -500,6 +538,7 @@ def survey(
                 continue  # gone since it was listed
     names = sorted(records)
     uid, gid = (own_info.st_uid, own_info.st_gid) if owners else (0, 0)
+    uid, gid = uids.get(uid, uid), gids.get(gid, gid)
     digest = hashlib.blake2b(digest_size=DIGEST)
     digest.update(pack(own_info.st_mode, uid, gid, len(names), own_info.st_mtime_ns))
     digest.update(b"".join([records[name] for name in names]))
@@ -1263,6 +1302,23 @@ class Writer:
             self.cwd = held
 
 
+def numbers_of(names: list[bytes], *, groups: bool, alive: Callable[[], None]) -> bytes:
+    """The numbers that users or groups of these names have here."""
+    import grp  # noqa: PLC0415  # hardly ever asked for
+    import pwd  # noqa: PLC0415
+
+    found = []
+    for name in names:
+        try:
+            decoded = os.fsdecode(name)
+            number = grp.getgrnam(decoded).gr_gid if groups else pwd.getpwnam(decoded).pw_uid
+        except (KeyError, ValueError, OSError):
+            number = NO_NUMBER
+        found.append(struct.pack("<I", number))
+        alive()
+    return b"".join(found)
+
+
 def sum_at(parent: int, name: bytes, offset: int, length: int, digest: Callable[[Any], bytes]) -> bytes:
     """How much of a stretch of a file there is, and the digest of that."""
     if length > FRAME_MAX or offset >= 1 << 62:
@@ -1275,6 +1331,63 @@ def sum_at(parent: int, name: bytes, offset: int, length: int, digest: Callable[
     finally:
         os.close(fd)
     return SUMMED.pack(len(data)) + digest(data)
+
+
+class Cut(NamedTuple):
+    """Where a file falls into chunks: its content alone says so, and goes on saying so when it is moved."""
+
+    mark: int
+    """A chunk may end after this byte …"""
+    follows: bytes
+    """… and one of these …"""
+    mask: int
+    """… does so where these bits of the checksum of what stands before are all 0 …"""
+    least: int
+    """… unless it is shorter than this …"""
+    most: int
+    """… and in any case when it is so long."""
+
+    def pack(self, stream: int, start: int) -> bytes:
+        """As CHUNKS carries it."""
+        return CUT_BODY.pack(stream, start, self.least, self.most, self.mark, self.mask) + self.follows
+
+    def of(self, fd: int, offset: int, digest: Callable[[Any], bytes]) -> Iterator[tuple[int, bytes]]:
+        """(length, digest) of each chunk of an open file from an offset on."""
+        after = b"".join(re.escape(bytes((byte,))) for byte in self.follows)
+        # At the speed of memory: a rolling sum of every byte would take a hundred times as long here.
+        search = re.compile(re.escape(bytes((self.mark,))) + b"[" + after + b"]", re.DOTALL).search
+        mask, least, most, crc32 = self.mask, self.least, self.most, zlib.crc32
+        window = max(1 << 20, 2 * most)
+        while True:
+            data = os.pread(fd, window, offset)
+            at, end = 0, len(data)
+            enough = most if end == window else 1
+            view = memoryview(data)
+            while end - at >= enough:
+                stop = latest = min(at + most, end)
+                place = at + least
+                for _ in range(TRIES):  # there may be the same again and again
+                    found = search(data, place, latest)
+                    if found is None:
+                        break
+                    place = found.end()
+                    if not crc32(view[place - SUMMED_BEFORE : place]) & mask:
+                        stop = place
+                        break
+                yield stop - at, digest(view[at:stop])
+                at = stop
+            if enough == 1:
+                return
+            offset += at
+
+
+def unpack_cut(rest: memoryview) -> tuple[int, int, Cut]:
+    """Stream, start and Cut of CHUNKS."""
+    stream, start, least, most, mark, mask = CUT_BODY.unpack_from(rest)
+    follows = bytes(rest[CUT_BODY.size :])
+    if not 0 < len(follows) <= 256 or start >= 1 << 62 or not SUMMED_BEFORE <= least < most <= CHUNK_MOST:
+        raise ProtocolError("no way to cut")
+    return stream, start, Cut(mark, follows, mask, least, most)
 
 
 def _holds(fd: int, data: memoryview) -> bool:
@@ -1302,6 +1415,16 @@ class Stream:
         self.made = -1
         """What is written; the same file when it is patched in place or resumed."""
         self.temporary = b""
+        self.partial = b""
+        """The temporary name that it has, or would have."""
+        self.taken_up = False
+        """What is signed came of it before a cut."""
+        self.base = -1
+        """The target's version, cut into chunks; stretches of it are copied over."""
+        self.base_token = b""
+        self.cutting: Iterator[tuple[int, bytes]] | None = None
+        self.copying: deque[tuple[int, int, int]] = deque()
+        """What is still to be copied from there: offset, where it stands, length."""
         self.copies = False
         """Signed blocks are to be copied over as well."""
         self.as_left = False
@@ -1321,7 +1444,9 @@ class Stream:
             os.close(self.old)
         if self.made >= 0 and self.made != self.old:
             os.close(self.made)
-        self.old = self.made = -1
+        if self.base >= 0:
+            os.close(self.base)
+        self.old = self.made = self.base = -1
 
 
 class Streams:
@@ -1341,8 +1466,9 @@ class Streams:
             raise ProtocolError("no stream")
         size = struct.unpack_from("<Q", rest)[0]
         stream = Stream(number, parent, name, size, flags)
+        stream.partial = partial_name(name, bytes(rest[8 : 8 + DIGEST]))
         try:
-            self._open(stream, partial_name(name, bytes(rest[8 : 8 + DIGEST])))
+            self._open(stream)
             if stream.old >= 0 and not flags & SIGN_ONLY and token_of(os.fstat(stream.old)) == rest[8 + DIGEST :]:
                 stream.as_left = True
         except BaseException:
@@ -1352,10 +1478,11 @@ class Streams:
         if stream.old < 0:
             return BEGUN.pack(NOTHING_THERE, 0)
         self.signing.append(stream)
-        return BEGUN.pack(AS_LEFT if stream.as_left else SIGNED_SOON, stream.old_size)
+        found = AS_LEFT if stream.as_left else TAKEN_UP if stream.taken_up else SIGNED_SOON
+        return BEGUN.pack(found, stream.old_size)
 
-    def _open(self, stream: Stream, partial: bytes) -> None:
-        cwd, name = self.writer.cwd, stream.name
+    def _open(self, stream: Stream) -> None:
+        cwd, name, partial = self.writer.cwd, stream.name, stream.partial
         if stream.flags & SIGN_ONLY:
             stream.old = os.open(name, READ, dir_fd=cwd)
             stream.old_size = self._size_of_regular(stream.old)
@@ -1377,6 +1504,7 @@ class Streams:
             info = os.fstat(stream.old)
             if stat.S_ISREG(info.st_mode) and info.st_nlink == 1 and info.st_uid == self.writer.uid:
                 stream.made, stream.old_size = stream.old, info.st_size
+                stream.taken_up = True
                 return
             stream.close()
             os.unlink(partial, dir_fd=cwd)
@@ -1419,6 +1547,10 @@ class Streams:
         """Sign some blocks of the first file in the queue; the body of a SIGNED frame, for ``stepped``."""
         stream = self.signing.pop(0)
         self.stepped = stream.number
+        if stream.cutting is not None:
+            return self._cut(stream, stream.cutting)
+        if stream.copying:
+            return self._copy_over(stream)
         if stream.as_left:
             return self._copy(stream)
         digests = []
@@ -1472,6 +1604,105 @@ class Streams:
             os.ftruncate(stream.made, max(os.fstat(stream.made).st_size, stream.offset + len(data)))
         else:
             write_all(stream.made, data, stream.offset)
+
+    # Where most blocks differ, what is in them may stand somewhere else: then the target's version is cut into chunks
+    # wherever its content says so, and our side tells which of them go where.
+
+    def chunks(self, rest: memoryview) -> bytes:
+        """Begin to sign the target's version by content; only a stream's number: no more of that is wanted."""
+        if len(rest) == 4:
+            stream = self.get(struct.unpack("<I", rest)[0])
+            stream.cutting = None
+            if stream in self.signing:
+                self.signing.remove(stream)
+            return b""
+        number, start, cut = unpack_cut(rest)
+        stream = self.get(number)
+        if stream.made < 0 or stream.base >= 0:
+            raise ProtocolError("not to be cut into chunks")
+        if stream in self.signing:
+            self.signing.remove(stream)
+        stream.as_left = False
+        try:
+            base = os.open(stream.name, READ, dir_fd=self.writer.cwd)
+        except OSError:
+            return CHUNKED.pack(0, False)
+        info = os.fstat(base)
+        if not stat.S_ISREG(info.st_mode):
+            os.close(base)
+            return CHUNKED.pack(0, False)
+        stream.base, stream.base_token = base, token_of(info)
+        anew = not stream.temporary
+        if anew:
+            # It was to be patched in place; what it holds is needed until the last of it has another place.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(stream.partial, dir_fd=self.writer.cwd)
+            self._sweep_others(stream.partial)
+            stream.made = os.open(stream.partial, (WRITE & ~os.O_WRONLY) | os.O_RDWR, 0o600, dir_fd=self.writer.cwd)
+            stream.temporary = stream.partial
+        stream.sparse = bool(self.writer.keep & KEEP_SPARSE) and info.st_blocks * 512 < info.st_size
+        stream.cutting = cut.of(base, start, self.digest)
+        self.signing.append(stream)
+        return CHUNKED.pack(info.st_size, anew)
+
+    def _cut(self, stream: Stream, chunks: Iterator[tuple[int, bytes]]) -> bytes:
+        """The next chunks."""
+        found = []
+        done = BY_CONTENT | LAST
+        length = 0
+        try:
+            for size, digest in chunks:
+                found.append(CHUNK.pack(size) + digest)
+                length += size
+                if length >= 8 * BLOCK:
+                    done = BY_CONTENT
+                    break
+        except OSError as error:
+            stream.failed = error.errno or errno.EIO
+        if done & LAST:
+            stream.cutting = None
+        else:
+            self.signing.append(stream)
+        return SIGNED_BODY.pack(0, done, stream.failed) + b"".join(found)
+
+    def copy(self, number: int, offset: int, start: int, length: int) -> None:
+        """Have a stretch of the target's version copied over when nothing else is to do; of no length: the last one."""
+        stream = self.get(number)
+        if stream.base < 0 or stream.cutting is not None or offset + length > stream.size or start >= 1 << 62:
+            raise ProtocolError("nothing to copy")
+        if len(stream.copying) >= COPIES_MAX:
+            raise ProtocolError("too much to copy")
+        stream.copying.append((offset, start, length))
+        if stream not in self.signing:
+            self.signing.append(stream)
+
+    def _copy_over(self, stream: Stream) -> bytes:
+        """Copy some of what waits for it; the last time says so, before that it says nothing."""
+        left = 8 * BLOCK
+        try:
+            while stream.copying and left:
+                offset, start, length = stream.copying.popleft()
+                if not length:
+                    stream.copying.clear()
+                    return SIGNED_BODY.pack(0, BY_CONTENT | LAST, stream.failed)
+                if stream.failed:
+                    continue
+                view = memoryview(self._block)[: min(length, left)]
+                count = os.preadv(stream.base, [view], start)
+                if not count:
+                    raise Refused(errno.ESTALE)
+                if stream.sparse and not view[0] and view[:count] == self._zeros[:count]:
+                    punch(stream.made, offset, count)
+                else:
+                    write_all(stream.made, view[:count], offset)
+                left -= count
+                if count < length:
+                    stream.copying.appendleft((offset + count, start + count, length - count))
+        except OSError as error:
+            stream.failed = error.errno or errno.EIO
+        if stream.copying:
+            self.signing.append(stream)
+        return b""
 
     def get(self, number: int) -> Stream:
         """The stream of this number."""
@@ -1536,6 +1767,8 @@ class Streams:
                 if not writer.to_existing(stream.old, attributes, present) and writer.keep & KEEP_TIMES:
                     os.utime(stream.old, ns=(attributes.atime_ns, attributes.mtime_ns))
                 return b""
+            if stream.base >= 0 and token_of(os.fstat(stream.base)) != stream.base_token:
+                raise Refused(errno.ESTALE)  # Somebody has written to what was copied from.
             os.ftruncate(stream.made, stream.size)
             replaced: os.stat_result | None = None
             with contextlib.suppress(FileNotFoundError):
@@ -1582,6 +1815,83 @@ class Streams:
 # ---- the agent -------------------------------------------------------------------------------------------------------
 
 
+class Succession:
+    """Sees to it that of all agents that were started for one engine only the last one does anything.
+
+    A connection that fell silent is given up by our side long before this one hears of it, and what was sent meanwhile
+    may arrive yet, after newer things that came over the next connection. So who opens a root for an engine first ends
+    whoever did so before, and waits until that process is gone. They meet at an abstract socket, which is told by a
+    signal: that gets through whatever the older one waits for. Only the same user counts, on both ends.
+    """
+
+    def __init__(self) -> None:
+        self._listener: Any = None
+        self._successor: Any = None
+
+    def begin(self, whose: bytes) -> bool:
+        """Take the place; False when the older one has not ended in time. Without such sockets there is no check."""
+        import _socket  # noqa: PLC0415  # the module around it takes 10 ms to import
+
+        until = time.monotonic() + SUCCESSION_S
+        name = b"\0instep-agent-" + whose.hex().encode()
+        try:
+            listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        except OSError:
+            return True
+        while True:
+            try:
+                listener.bind(name)
+                break
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    return True
+            if time.monotonic() > until:
+                return False
+            other = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+            try:
+                other.settimeout(max(0.1, until - time.monotonic()))
+                other.connect(name)
+                if not self._is_ours(other):
+                    return True  # Somebody who has seen the name; our older one would stand there itself.
+                other.recv(1)
+            except OSError:
+                time.sleep(0.01)  # Just ending, not listening yet, or the time is over.
+            finally:
+                other.close()
+        self._listener = listener
+        try:
+            # The default action would end the process: so the handler comes first.
+            signal.signal(signal.SIGIO, self._called)
+            fcntl.fcntl(listener.fileno(), fcntl.F_SETOWN, os.getpid())
+            flags = fcntl.fcntl(listener.fileno(), fcntl.F_GETFL)
+            fcntl.fcntl(listener.fileno(), fcntl.F_SETFL, flags | os.O_NONBLOCK | os.O_ASYNC)
+            listener.listen(4)
+        except (OSError, ValueError):
+            listener.close()
+        return True
+
+    def _called(self, *_: object) -> None:
+        import _socket  # noqa: PLC0415  # as above
+
+        while self._successor is None:
+            try:
+                fd, _ = self._listener._accept()  # noqa: SLF001  # its public face is in the slow module
+            except OSError:
+                return
+            caller = _socket.socket(fileno=fd)
+            if self._is_ours(caller):
+                self._successor = caller  # It hears of our end by this being closed.
+                raise Succeeded
+            caller.close()
+
+    @staticmethod
+    def _is_ours(connected: Any) -> bool:
+        import _socket  # noqa: PLC0415  # as above
+
+        credentials = connected.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+        return bool(struct.unpack("=iII", credentials)[1] == os.geteuid())
+
+
 class Agent:
     """Serves one connection until it ends."""
 
@@ -1598,6 +1908,7 @@ class Agent:
         self._buffer = bytearray(1 << 20)
         self._start = self._end = 0
         self._owners = True
+        self.succession = Succession()
 
     def run(self) -> int:
         """Speak until the other end is gone; the exit status."""
@@ -1629,7 +1940,7 @@ class Agent:
             with contextlib.suppress(OSError):
                 self.say(REFUSED, 0, b"protocol error: " + str(error).encode())
             return 3
-        except (BrokenPipeError, ConnectionError):
+        except (BrokenPipeError, ConnectionError, Succeeded):
             return 0
         finally:
             if self.streams is not None:
@@ -1750,12 +2061,16 @@ class Agent:
         """Open the root."""
         if self.writer is not None:
             raise ProtocolError("open already")
-        protocol, flags, keep, umask, algorithm, key = OPEN_BODY.unpack_from(body)
-        if protocol != PROTOCOL:
+        if struct.unpack_from("<H", body)[0] != PROTOCOL:
             reason = b"protocol %d is spoken here" % PROTOCOL
             self.say(REFUSED, number, struct.pack("<H", errno.EPROTO) + reason)
             return
+        _, flags, keep, umask, algorithm, key, whose = OPEN_BODY.unpack_from(body)
         path = bytes(body[OPEN_BODY.size :])
+        if not flags & (DRY | LOOKS_ONLY) and not self.succession.begin(whose):
+            reason = b"the agent that served before has not ended yet"
+            self.say(REFUSED, number, struct.pack("<H", errno.EBUSY) + reason)
+            return
         try:
             root = self._open_root(path, flags)
         except OSError as error:
@@ -1912,6 +2227,8 @@ class Agent:
                 return WANTED, b""
         elif code == BEGIN:
             return OK, streams.begin(struct.unpack_from("<I", rest)[0], writer.parent, name, flags, rest[4:])
+        elif code == CHUNKS:
+            return OK, streams.chunks(rest)
         elif code == SUM:
             offset, length = STRETCH.unpack(rest)
             return OK, sum_at(writer.cwd, name, offset, length, streams.digest)
@@ -1932,6 +2249,9 @@ class Agent:
         elif code == HOLE:
             stream, offset = STREAM.unpack_from(rest)
             streams.hole(stream, offset, struct.unpack_from("<Q", rest, STREAM.size)[0])
+        elif code == COPY:
+            stream, offset = STREAM.unpack_from(rest)
+            streams.copy(stream, offset, *COPIED.unpack(rest[STREAM.size :]))
         elif code == MOVE:
             length, mode, size, mtime_ns = MOVED.unpack_from(rest)
             new = bytes(rest[MOVED.size :])
@@ -1941,6 +2261,8 @@ class Agent:
             writer.move(name, new, mode, size, mtime_ns)
         elif code == BELOW:
             return self._below(name, rest)
+        elif code == NUMBERS:
+            return OK, numbers_of(bytes(rest).split(b"\0"), groups=bool(flags & GROUPS), alive=self.alive)
         else:
             return self._check(number, index, flags, name, rest)
         return OK, b""
@@ -2001,8 +2323,8 @@ class Agent:
         return LISTING, b"".join(parts)
 
 
-_ROOTED = frozenset({DATA, HOLE, MOVE, CHECK, BELOW})
-_LOOKING = frozenset({CHECK, LOOK, SUM, BELOW})
+_ROOTED = frozenset({DATA, HOLE, COPY, MOVE, CHECK, BELOW, NUMBERS})
+_LOOKING = frozenset({CHECK, LOOK, SUM, BELOW, NUMBERS})
 
 
 def pack_listed(name: bytes, entry: Entry) -> bytes:

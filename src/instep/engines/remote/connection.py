@@ -85,6 +85,8 @@ class Wanted:
     flags: int
     keep: int
     umask: int
+    whose: bytes = bytes(16)
+    """The same for all agents of one engine, of which the latest ends those before; of no use if it only looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,9 @@ class Connection:
             }
             algorithm = max(slowest, key=slowest.__getitem__)
         key = os.urandom(8)
-        body = agent.OPEN_BODY.pack(agent.PROTOCOL, wanted.flags, wanted.keep, wanted.umask, algorithm, key)
+        body = agent.OPEN_BODY.pack(
+            agent.PROTOCOL, wanted.flags, wanted.keep, wanted.umask, algorithm, key, wanted.whose
+        )
         began_ns = time.time_ns()
         future = self._expect(0)
         self._pending[self._number].opens_first = bool(wanted.flags & agent.MAY_MAKE_ROOT)

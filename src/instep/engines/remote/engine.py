@@ -19,6 +19,7 @@ from instep.engines.remote.contents import Contents
 from instep.engines.remote.job import RACY_WAIT_S, Job, names_of
 from instep.engines.remote.links import Links, seek
 from instep.engines.remote.names import Large, Linked
+from instep.engines.remote.owners import learn
 from instep.engines.remote.pace import Pace
 from instep.engines.remote.pruning import delete_or_hold
 from instep.engines.remote.request import Item, Task
@@ -108,6 +109,7 @@ class RemoteEngine:
         self._pace = Pace(settings.bandwidth_bytes_per_s)
         self._identity: tuple[int, int, int] | None = None
         self._tie: _Tie | None = None
+        self._whose = os.urandom(16)
         self._jobs: dict[int, tuple[Batch, Job]] = {}  # the batch is held so that its id stays its own
         self._links = Links()
         self._seek_again_s = 0.0
@@ -141,7 +143,7 @@ class RemoteEngine:
             | agent.DRY * settings.dry_run
         )
         connection = Connection(self._place.host, self._compress)
-        wanted = Wanted(self._place.path or b".", flags, settings.keep, settings.umask)
+        wanted = Wanted(self._place.path or b".", flags, settings.keep, settings.umask, self._whose)
         try:
             far = await connection.open(self._command(self._place), wanted)
         except BaseException:
@@ -152,7 +154,14 @@ class RemoteEngine:
         if not first and not known:
             self._links = Links()
         self._identity = far.identity
-        self._tie = _Tie(connection, far, Session(self._source, settings, far), asyncio.get_running_loop())
+        session = Session(self._source, settings, far)
+        if settings.preserve.owner and settings.preserve.owner_names:
+            try:
+                session.numbers = await learn(connection)
+            except BaseException:
+                await connection.close()
+                raise
+        self._tie = _Tie(connection, far, session, asyncio.get_running_loop())
         return known
 
     def prepare(self) -> None:

@@ -60,6 +60,8 @@ class Job:
         """Large files whose transfer was cut, and under what name the agent keeps what came of them."""
         self.kept = 0
         """Names that the target has and keeps, as far as it was compared."""
+        self.compared = 0
+        """Names of the source that were looked at."""
         self.connection = connection
         self.session = session
         self.producer = Producer(session, contents)
@@ -143,6 +145,7 @@ class Job:
 
     def _take_found(self) -> None:
         found, progress = self.producer.found, self.progress
+        self.compared += found.compared
         progress.entries += found.compared
         progress.directories += found.directories
         found.compared = found.directories = 0

@@ -68,9 +68,10 @@ class Judge:
         if preserve.mode and (ours.st_mode ^ theirs.st_mode) & 0o7777 and not stat.S_ISLNK(ours.st_mode):
             what |= Aspect.MODE
             words.append(f"mode {ours.st_mode & 0o7777:04o}, at the target {theirs.st_mode & 0o7777:04o}")
-        if self._session.owners and (ours.st_uid, ours.st_gid) != (theirs.st_uid, theirs.st_gid):
+        if self._session.owners and (wanted := self._session.owner(ours)) != (theirs.st_uid, theirs.st_gid):
             what |= Aspect.OWNER
-            words.append(f"owner {ours.st_uid}:{ours.st_gid}, at the target {theirs.st_uid}:{theirs.st_gid}")
+            by_name = "" if wanted == (ours.st_uid, ours.st_gid) else f" (by name {wanted[0]}:{wanted[1]} there)"
+            words.append(f"owner {ours.st_uid}:{ours.st_gid}{by_name}, at the target {theirs.st_uid}:{theirs.st_gid}")
         if (
             preserve.times
             and ours.st_mtime_ns != theirs.st_mtime_ns

@@ -190,13 +190,13 @@ class Names:
             flags |= agent.SPARSE
         self.frame.enter(parent, item)
         sent = Sent(agent.PUT, item.path, item, len(data), racy)
-        self.frame.add(sent, name, head, data, flags=flags)
+        self.frame.add(sent, name, self.session.owned(head), data, flags=flags)
 
     def _read(self, fd: int, info: os.stat_result) -> tuple[os.stat_result, bytes, bytes, bool]:
         """fstat, attributes and content of a file; whether the content may hold parts of two versions."""
         for left in range(RACES_MAX - 1, -1, -1):
             data = os.pread(fd, info.st_size + 1, 0)
-            head = self.session.attributes(info, self.session.xattrs(fd))
+            head = self.session.raw_attributes(info, self.session.xattrs(fd))
             after = os.fstat(fd)
             if (
                 len(data) == info.st_size

@@ -23,7 +23,7 @@ async def delete_or_hold(job: Job, most: MaxDelete) -> Held | None:
     """
     extra, job.producer.extra = job.producer.extra, []
     count = len(extra)
-    limit = most.most(job.kept)
+    limit = most.most(job.kept, source=job.compared)
     enough = max(limit, COUNTED_LEAST)
     below = [path for path, is_dir in extra if is_dir]
     while below and count <= enough:
@@ -35,7 +35,7 @@ async def delete_or_hold(job: Job, most: MaxDelete) -> Held | None:
                     below.append(join(path, name))
     if count > limit:
         sample = tuple(sorted((path for path, _ in extra), key=lambda path: (path.count(b"/"), path))[:SAMPLE])
-        return Held(count, job.kept + count, sample, counted=not below)
+        return Held(count, job.kept + count, sample, counted=not below, source_is_empty=not job.compared)
     # Looked up again by name: if the source has one of them by now, it is brought over instead.
     job.producer.work.extend(Item(Task.NAME, path) for path, _ in extra)
     await job.run()

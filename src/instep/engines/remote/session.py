@@ -10,6 +10,7 @@ from instep.core.filters import Filter
 from instep.engines.remote import agent
 from instep.engines.remote.connection import Far
 from instep.engines.remote.left import AsLeft
+from instep.engines.remote.owners import Numbers
 from instep.linux.openat import open_directory
 from instep.model import RelPath
 from instep.spec import Preserve, Rule
@@ -69,6 +70,8 @@ class Session:
         self.device = os.fstat(source).st_dev
         self.looks_at_xattrs = bool(self.keep & (agent.KEEP_XATTRS | agent.KEEP_ACLS))
         self.owners = far.is_root and settings.preserve.owner
+        self.numbers: Numbers | None = None
+        """What the owners here have for numbers over there; None: the same."""
 
     def excludes(self, parent: bytes, name: bytes, *, is_dir: bool) -> bool:
         """Whether the filter leaves out this entry of an included directory."""
@@ -80,6 +83,19 @@ class Session:
 
     def attributes(self, info: os.stat_result, xattrs: bytes = b"") -> bytes:
         """The attributes as an operation carries them."""
+        return self.owned(self.raw_attributes(info, xattrs))
+
+    def owned(self, attributes: bytes) -> bytes:
+        """Attributes with the numbers that their owners have over there."""
+        return attributes if self.numbers is None else self.numbers.put_in(attributes)
+
+    def owner(self, entry: agent.Entry | os.stat_result) -> tuple[int, int]:
+        """User and group over there of what is in the source."""
+        own = entry.st_uid, entry.st_gid
+        return own if self.numbers is None else self.numbers.of(*own)
+
+    def raw_attributes(self, info: os.stat_result, xattrs: bytes = b"") -> bytes:
+        """The attributes with the numbers that their owners have here: all targets share them."""
         return (
             agent.ATTRIBUTES.pack(
                 info.st_mode, info.st_uid, info.st_gid, info.st_atime_ns, info.st_mtime_ns, len(xattrs)

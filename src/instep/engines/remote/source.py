@@ -68,6 +68,7 @@ def survey(session: Session, fd: int, path: bytes) -> agent.Survey:
             leave_out=leave_out,
             ask_always=not session.filters_nothing,
             base=base,
+            numbers=session.numbers,
         )
     finally:
         if _private.cwd:
@@ -404,6 +405,9 @@ class Producer:
         there = theirs._replace(st_ctime_ns=theirs.st_ctime_ns - self.names.session.far.ahead_ns)
         if not self.names.session.owners:
             there = there._replace(st_uid=info.st_uid, st_gid=info.st_gid)
+        elif self.names.session.numbers is not None:
+            same = self.names.session.owner(info) == (there.st_uid, there.st_gid)
+            there = there._replace(st_uid=info.st_uid if same else -1, st_gid=info.st_gid)
         what = step(info, there, content=content)
         if stat.S_ISLNK(info.st_mode) and what is Step.COMPARE:
             same = ours.extra == theirs.extra and (ours.st_mtime_ns, ours.st_uid, ours.st_gid) == (

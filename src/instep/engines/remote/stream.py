@@ -2,7 +2,8 @@
 
 The target signs its blocks while we compare them with ours in a thread, so both read at once; as long as it is the file
 that we left there, the digests are known here, and only we read. A transfer that was cut is taken up again: the agent
-keeps what it has under a name made from the source's identity, and signs that.
+keeps what it has under a name made from the source's identity, and signs that. Where the content has shifted (see
+``shifted.py``), the agent makes the rest of what it has in other places, as far as it has that.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ import itertools
 import os
 import stat
 import struct
+from collections import deque
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from instep.engines.remote import agent
 from instep.engines.remote.connection import Reply
 from instep.engines.remote.job import Job
 from instep.engines.remote.left import Left
+from instep.engines.remote.matching import Unreadable, copy_operation, cut_for, match
 from instep.engines.remote.names import READ, VANISHED, Large
+from instep.engines.remote.reading import ZEROS, differing, extents, rested, same, within
 from instep.engines.remote.request import Frame, Item, Sent, Task
 from instep.engines.remote.session import DELTA_BYTES
+from instep.engines.remote.shifted import Chunks, Piece, Suspicion, worth_a_look
 from instep.errors import TargetAway
 
-CHUNK_BYTES = 256 << 10
 READ_AHEAD = 4
 """Pieces read in one go, in a thread."""
 RACES_MAX = 3
@@ -37,16 +40,7 @@ COMPARED_AT_ONCE = 16 << 20
 """Bytes that one thread compares with digests at hand before what differs is sent."""
 THREADS = min(4, os.cpu_count() or 1)
 
-_ZEROS = bytes(agent.BLOCK)
 _UNKNOWN = bytes(agent.DIGEST)
-
-
-class Piece(NamedTuple):
-    """A stretch of a file."""
-
-    offset: int
-    length: int
-    is_hole: bool = False
 
 
 class Differs(Exception):
@@ -63,6 +57,7 @@ class Sender:
         self._only_compare = large.equal
         self._parent, _, self._name = large.path.rpartition(b"/")
         self._signed: asyncio.Queue[bytes] = asyncio.Queue()
+        self._by_content: asyncio.Queue[bytes] = asyncio.Queue()
         self._sent_bytes = 0
         self._broken = False
         self._key = b""
@@ -99,7 +94,7 @@ class Sender:
     async def _attempts(self, fd: int) -> None:
         job = self._job
         for left in range(RACES_MAX - 1, -1, -1):
-            info = os.fstat(fd)
+            info = await rested(fd)
             if not stat.S_ISREG(info.st_mode):
                 return
             try:
@@ -131,25 +126,39 @@ class Sender:
         self._sent_bytes = 0
         self._digests = None
         offset = 0
+        suspicion = Suspicion(info.st_size)
         if there == agent.AS_LEFT and left is not None and left.covers(old_size):
-            offset = await self._compare_left(fd, info, left.digests)
-        elif there == agent.SIGNED_SOON:
-            offset = await self._compare(fd, info)
+            offset = await self._compare_left(fd, info, left.digests, suspicion)
+        elif there in (agent.SIGNED_SOON, agent.TAKEN_UP):
+            offset = await self._compare(fd, info, suspicion)
         elif there != agent.NOTHING_THERE:
             raise TargetAway("the agent found what nobody left there")
-        if offset < info.st_size:
+        if (shifted := suspicion.shifted_from) >= 0:
+            # AS_LEFT: what was not sent may not be copied over yet. TAKEN_UP: it may stand in front of that.
+            offset = 0 if there == agent.AS_LEFT else shifted
+            await self._match(fd, info, offset, shifted if there == agent.SIGNED_SOON else 0)
+        elif offset < info.st_size:
             if self._only_compare:
                 raise Differs
-            await self._send(_extents(fd, offset, info), fd)
-        if not await self._all_written():
+            if there == agent.TAKEN_UP and worth_a_look(info.st_size - offset):
+                await self._match(fd, info, offset, 0)
+            else:
+                await self._send(extents(fd, offset, info.st_size, info), fd)
+        well = await self._all_written()
+        after = os.fstat(fd)
+        for _ in range(RACES_MAX):
+            if not well or same(info, after) or after.st_size != info.st_size or not self._knows_all(info.st_size):
+                break
+            # Written to meanwhile. What the target holds by now is known: we read it once more, and nobody else does.
+            info = after
+            last = True
+            await self._compare_known(fd, info, None)
+            well = await self._all_written()
+            after = os.fstat(fd)
+        if not well:
             await self._quit()
             return True
-        after = os.fstat(fd)
-        unchanged = (after.st_mtime_ns, after.st_ctime_ns, after.st_size) == (
-            info.st_mtime_ns,
-            info.st_ctime_ns,
-            info.st_size,
-        )
+        unchanged = same(info, after)
         if not unchanged and not last:
             await self._quit()
             return False
@@ -173,6 +182,10 @@ class Sender:
             job.racy(self._path)
         return True
 
+    def _knows_all(self, size: int) -> bool:
+        """Whether the digest of every block is known that the target holds, or will once all is written."""
+        return self._digests is not None and len(self._digests) >= -(-size // agent.BLOCK) * agent.DIGEST
+
     def _remember(self, token: bytes, size: int) -> None:
         """How the file was left there, if that is known."""
         if token and self._digests is not None:
@@ -181,30 +194,48 @@ class Sender:
 
     # -- comparing ------------------------------------------------------------------------------------------------
 
-    async def _compare_left(self, fd: int, info: os.stat_result, digests: bytes) -> int:
-        """The same by the digests at hand, in several threads; returns when the agent has copied over what stays."""
-        loop = asyncio.get_running_loop()
+    async def _compare_left(self, fd: int, info: os.stat_result, digests: bytes, suspicion: Suspicion) -> int:
+        """The same by the digests at hand; returns when the agent has copied over what stays."""
         self._digests = bytearray(digests)
-        size = agent.DIGEST
-        each = COMPARED_AT_ONCE // agent.BLOCK
-        known = [digests[at : at + size] for at in range(0, len(digests), size)]
-        for first in range(0, len(known), each * THREADS):
-            differing = await asyncio.gather(
-                *(
-                    loop.run_in_executor(None, self._differing, fd, at * agent.BLOCK, known[at : at + each], info)
-                    for at in range(first, min(first + each * THREADS, len(known)), each)
-                )
-            )
-            await self._send(itertools.chain.from_iterable(differing), fd)
-            if self._broken:
-                return info.st_size
-        _, _, number = agent.SIGNED_BODY.unpack_from(await self._signed_body())
-        if number:
-            self._job.error(self._path, number, agent.AT_OPERATION)
-            self._broken = True
-        return min(len(known) * agent.BLOCK, info.st_size)
+        await self._compare_known(fd, info, suspicion)
+        if not self._broken and suspicion.shifted_from < 0:
+            _, _, number = agent.SIGNED_BODY.unpack_from(await self._signed_body())
+            if number:
+                self._unreadable(number)
+        return min(len(digests) // agent.DIGEST * agent.BLOCK, info.st_size)
 
-    async def _compare(self, fd: int, info: os.stat_result) -> int:
+    async def _compare_known(self, fd: int, info: os.stat_result, suspicion: Suspicion | None) -> None:
+        """Send the blocks that are not what ``_digests`` says, compared in several threads ahead of what is sent."""
+        loop = asyncio.get_running_loop()
+        assert self._digests is not None
+        digests, size = bytes(self._digests), agent.DIGEST
+        known = [digests[at : at + size] for at in range(0, len(digests), size)]
+        each = COMPARED_AT_ONCE // agent.BLOCK
+        firsts = iter(range(0, len(known), each))
+
+        def start(first: int) -> tuple[int, asyncio.Future[list[Piece]]]:
+            some = known[first : first + each]
+            return first, loop.run_in_executor(None, self._differing, fd, first * agent.BLOCK, some, info)
+
+        running = deque(start(first) for first in itertools.islice(firsts, THREADS + 1))
+        try:
+            while running:
+                first, comparing = running.popleft()
+                pieces = await comparing
+                running.extend(start(first) for first in itertools.islice(firsts, 1))
+                if pieces and self._only_compare:
+                    raise Differs
+                if suspicion is not None:
+                    pieces = suspicion.sift(pieces, min((first + each) * agent.BLOCK, info.st_size))
+                await self._send(iter(pieces), fd)
+                if self._broken or (suspicion is not None and suspicion.shifted_from >= 0):
+                    return
+        finally:
+            await asyncio.gather(*(comparing for _, comparing in running), return_exceptions=True)
+        if suspicion is not None:
+            await self._send(iter(suspicion.release()), fd)
+
+    async def _compare(self, fd: int, info: os.stat_result, suspicion: Suspicion) -> int:
         """Send the blocks that differ from those that the target signs; how far the signed ones reach in ours."""
         loop = asyncio.get_running_loop()
         self._digests = bytearray()
@@ -220,8 +251,7 @@ class Sender:
                 if first * agent.BLOCK != offset + len(digests) * agent.BLOCK or done:
                     raise TargetAway("the agent signed what it was not asked")
                 if number:
-                    self._job.error(self._path, number, agent.AT_OPERATION)
-                    self._broken = True
+                    self._unreadable(number)
                     return info.st_size
                 packed = body[agent.SIGNED_BODY.size :]
                 digests += [packed[at : at + agent.DIGEST] for at in range(0, len(packed), agent.DIGEST)]
@@ -230,18 +260,68 @@ class Sender:
             pieces = await loop.run_in_executor(None, self._differing, fd, offset, digests, info)
             if pieces and self._only_compare:
                 raise Differs
-            await self._send(iter(pieces), fd)
             offset += len(digests) * agent.BLOCK
+            await self._send(iter(suspicion.sift(pieces, min(offset, info.st_size))), fd)
+            if suspicion.shifted_from >= 0:
+                return info.st_size
+        await self._send(iter(suspicion.release()), fd)
         return min(offset, info.st_size)
 
-    def _take_signed(self, body: bytes) -> None:
-        if self._signed.qsize() > SIGNED_MAX:
-            raise agent.ProtocolError("more signatures than there can be")
-        self._signed.put_nowait(body)
+    async def _match(self, fd: int, info: os.stat_result, offset: int, start: int) -> None:
+        """Bring the file over from an offset on, sending only what the target has nowhere from ``start`` on."""
+        loop, connection, digest = asyncio.get_running_loop(), self._job.connection, self._job.session.far.digest
+        self._digests = None
+        cut = await loop.run_in_executor(None, cut_for, fd, offset, info.st_size)
+        answer = await self._ask(agent.CHUNKS, self._name, cut.pack(self._number, start))
+        if answer is None:
+            self._broken = True
+            return
+        old_size, anew = agent.CHUNKED.unpack(answer)
+        begin = Piece(0, offset, there=0)
+        pieces: list[Piece] | None = None
+        if old_size:
+            theirs = Chunks(start)
+            try:
+                pieces = await match(cut.of(fd, offset, digest), offset, theirs, self._chunks)
+            except Unreadable as error:
+                self._unreadable(error.number)
+                return
+            if pieces is None:
+                await self._ask(agent.CHUNKS, self._name, struct.pack("<I", self._number))
+        wanted = within(pieces or [Piece(offset, info.st_size - offset)], info.st_size)
+        if anew and offset:
+            wanted.insert(0, begin)  # What is equal there, or was patched already, is to be in the new file as well.
+        for piece in wanted:
+            if piece.there >= 0:
+                operation = copy_operation(self._number, piece)
+                await connection.room()
+                self._waiting.append(connection.request((operation,), len(operation), bulk=True))
+            else:
+                await self._send(extents(fd, piece.offset, piece.offset + piece.length, info), fd)
+        if pieces or (anew and offset):
+            operation = copy_operation(self._number, Piece(info.st_size, 0))
+            self._waiting.append(connection.request((operation,), len(operation), bulk=True))
+            if await self._all_written():
+                _, _, number = agent.SIGNED_BODY.unpack_from(await self._chunks())
+                if number:
+                    self._unreadable(number)
 
-    async def _signed_body(self) -> bytes:
+    def _unreadable(self, number: int) -> None:
+        self._job.error(self._path, number, agent.AT_OPERATION)
+        self._broken = True
+
+    def _take_signed(self, body: bytes) -> None:
+        queue = self._by_content if agent.SIGNED_BODY.unpack_from(body)[1] & agent.BY_CONTENT else self._signed
+        if queue.qsize() > SIGNED_MAX:
+            raise agent.ProtocolError("more signatures than there can be")
+        queue.put_nowait(body)
+
+    async def _chunks(self) -> bytes:
+        return await self._signed_body(self._by_content)
+
+    async def _signed_body(self, queue: asyncio.Queue[bytes] | None = None) -> bytes:
         """The next signatures; as often as not they are there already."""
-        getting = asyncio.ensure_future(self._signed.get())
+        getting = asyncio.ensure_future((queue or self._signed).get())
         while not getting.done():
             await asyncio.wait((getting,), timeout=1.0)
             if self._job.connection.gone:
@@ -250,23 +330,8 @@ class Sender:
         return getting.result()
 
     def _differing(self, fd: int, offset: int, digests: list[bytes], info: os.stat_result) -> list[Piece]:
-        digest = self._job.session.far.digest
-        sparse = self._job.session.settings.preserve.sparse and info.st_blocks * 512 < info.st_size
-        pieces: list[Piece] = []
-        buffer = bytearray(agent.BLOCK)
-        view = memoryview(buffer)
-        for theirs in digests:
-            count = os.preadv(fd, [buffer], offset)
-            if not count:
-                break
-            ours = view[:count]
-            if digest(ours) != theirs:
-                # Read again when it is sent: memory stays bounded.
-                pieces.append(Piece(offset, count, sparse and buffer[:count] == _ZEROS[:count]))
-            offset += count
-            if count < agent.BLOCK:
-                break
-        return pieces
+        session = self._job.session
+        return differing(fd, offset, digests, info, session.far.digest, sparse=session.settings.preserve.sparse)
 
     # -- sending --------------------------------------------------------------------------------------------------
 
@@ -296,7 +361,7 @@ class Sender:
         for piece in itertools.islice(pieces, READ_AHEAD):
             if piece.is_hole:
                 found.append((piece.offset, piece.length, b""))
-                self._note(piece.offset, _ZEROS[: piece.length] if piece.length <= agent.BLOCK else None)
+                self._note(piece.offset, ZEROS[: piece.length] if piece.length <= agent.BLOCK else None)
                 continue
             data = os.pread(fd, piece.length, piece.offset)
             if not data:
@@ -365,28 +430,4 @@ class Sender:
         """Let the agent forget about it."""
         self._waiting.clear()
         await self._ask(agent.ABORT, self._name, struct.pack("<I", self._number))
-        self._signed = asyncio.Queue()
-
-
-def _extents(fd: int, offset: int, info: os.stat_result) -> Iterator[Piece]:
-    """What has to be sent from an offset on; holes as such."""
-    size = info.st_size
-    sparse = info.st_blocks * 512 < size
-    while offset < size:
-        start, end = offset, size
-        if sparse:
-            try:
-                start = os.lseek(fd, offset, os.SEEK_DATA)
-                end = min(size, os.lseek(fd, start, os.SEEK_HOLE))
-            except OSError as error:
-                if error.errno != errno.ENXIO:
-                    raise
-                start = end = size  # lseek(2): no data from here to the end
-        start = min(start, size)
-        if start > offset:
-            yield Piece(offset, start - offset, is_hole=True)
-        while start < end:
-            count = min(CHUNK_BYTES, end - start)
-            yield Piece(start, count)
-            start += count
-        offset = max(end, start)
+        self._signed, self._by_content = asyncio.Queue(), asyncio.Queue()

@@ -22,6 +22,7 @@ from instep.engines import ssh
 from instep.engines.remote import agent
 from instep.engines.remote.connection import Connection, Reply, Wanted, over_ssh
 from instep.engines.remote.judge import Judge
+from instep.engines.remote.owners import learn
 from instep.engines.remote.pace import Pace
 from instep.engines.remote.request import Frame, Item, Sent, Task
 from instep.engines.remote.session import Session, Settings, join
@@ -107,6 +108,8 @@ class RemoteVerifier:
         wanted = Wanted(place.path or b".", agent.LOOKS_ONLY, settings.keep, settings.umask)
         far = await self._connection.open(argv, wanted)
         self._session = Session(self._source, settings, far)
+        if settings.preserve.owner and settings.preserve.owner_names:
+            self._session.numbers = await learn(self._connection)
         self._judge = Judge(self._session, checksum=self._checksum)
 
     async def close(self) -> None:
