@@ -160,6 +160,8 @@ class Held:
     """Some of them: the topmost."""
     counted: bool = True
     """False: the counting was stopped, there are more."""
+    source_is_empty: bool = False
+    """However few they are, none is deleted."""
 
 
 @dataclass(slots=True)

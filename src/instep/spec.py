@@ -106,11 +106,16 @@ class Preserve:
     hard_links: bool = True
     devices: bool = True
     sparse: bool = True
+    owner_names: bool = False
+    """On other machines owners are those who have the same names there, where there are such; else the same numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaxDelete:
-    """How many names one comparison of the whole tree may delete at a target: the larger of the two."""
+    """How many names one comparison of the whole tree may delete at a target: the larger of the two.
+
+    An empty source says none: so looks one that is not mounted, or was lost, however few names its target has.
+    """
 
     percent: float = 50.0
     """Of the names that the target holds."""
@@ -122,10 +127,12 @@ class MaxDelete:
         """There is no limit."""
         return self.percent >= 100 or math.isinf(self.least)
 
-    def most(self, kept: int) -> float:
-        """So many may be deleted where ``kept`` names stay."""
+    def most(self, kept: int, *, source: int) -> float:
+        """So many may be deleted where ``kept`` names stay, and the source has ``source`` names."""
         if self.is_off:
             return math.inf
+        if not source:
+            return 0
         return max(self.least, kept * self.percent / (100 - self.percent))
 
 

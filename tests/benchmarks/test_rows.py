@@ -52,7 +52,7 @@ def test_a_row_runs(row: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
-    "rows", [["far-latency", "far-agent"], ["far-fanout"], ["far-burst", "far-restart"], ["far-big"]]
+    "rows", [["far-latency", "far-agent"], ["far-fanout"], ["far-burst", "far-restart"], ["far-big", "far-shift"]]
 )
 def test_rows_with_a_far_host_run(rows: list[str], tmp_path: Path) -> None:
     if (missing := why_unavailable()) is not None:

@@ -21,20 +21,24 @@ def test_the_larger_of_share_and_number(percent: float, least: int, kept: int, g
     limit = MaxDelete(percent, least)
     share = (kept + gone) * percent / 100
     if abs(gone - share) > 1:  # Nobody minds one name more or less where rounding decides.
-        assert (gone <= limit.most(kept)) == (gone <= least or gone <= share)
+        assert (gone <= limit.most(kept, source=kept + 1)) == (gone <= least or gone <= share)
 
 
 @pytest.mark.parametrize("limit", [MaxDelete(100), MaxDelete(100, math.inf), MaxDelete(0, math.inf)])
 def test_no_limit(limit: MaxDelete) -> None:
     assert limit.is_off
-    assert limit.most(0) == math.inf
+    assert limit.most(0, source=0) == limit.most(0, source=1) == math.inf
     assert not is_limited(Batch((WHOLE,), 0.0), limit)
 
 
 def test_the_default_is_half_and_a_thousand() -> None:
     limit = MaxDelete()
-    assert limit.most(0) == limit.most(1000) == 1000
-    assert limit.most(5000) == 5000
+    assert limit.most(0, source=1) == limit.most(1000, source=1000) == 1000
+    assert limit.most(5000, source=5000) == 5000
+
+
+def test_an_empty_source_deletes_nothing() -> None:
+    assert MaxDelete().most(0, source=0) == MaxDelete(99, 10**9).most(0, source=0) == 0
 
 
 def test_only_whole_comparisons_are_limited() -> None:

@@ -20,9 +20,11 @@ class HoldingEngine(TellingEngine):
 
     finds: list[Held | None] = field(default_factory=list)
     full: list[bool] = field(default_factory=list)
+    entries: int = 0
 
     def sync_now(self, batch: Batch) -> tuple[Outcome, Sequence[Change]]:
         outcome, rest = super().sync_now(batch)
+        outcome.entries = self.entries
         if any(not change.path and change.scope is Scope.TREE for change in batch.changes):
             if batch.deletions is not Deletions.CONFIRMED and self.finds:
                 outcome.held = self.finds.pop(0)
@@ -93,6 +95,28 @@ def test_every_comparison_asks_again_and_says_what_is_news(caplog: pytest.LogCap
         await mirrored.close()
 
     assert said(caplog) == ["deletions-held", "deletions-held", "deletions-held-no-more"]
+
+
+@pytest.mark.parametrize("was_empty", [True, False])
+def test_what_was_held_for_an_empty_source_is_looked_at_again_by_itself(was_empty: bool) -> None:
+    @jump
+    async def _test() -> None:
+        engine = HoldingEngine(finds=[Held(3, 3, (), source_is_empty=was_empty), None])
+        mirrored = Mirrored(engine)
+        target = mirrored.targets[0]
+        await mirrored.open()
+        target.compare_all()
+        target.kick()
+        await mirrored.rest()
+        assert held_by(target) is not None
+        mirrored.dirty(b"x")
+        await mirrored.rest()
+        assert held_by(target) is not None  # Nothing came over, so the source may still be empty.
+        engine.entries = 1
+        mirrored.dirty(b"x")
+        await mirrored.rest()
+        assert (held_by(target) is None) is was_empty
+        await mirrored.close()
 
 
 def test_a_confirmation_holds_until_a_comparison_is_through() -> None:

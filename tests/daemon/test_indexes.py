@@ -13,7 +13,7 @@ from instep.core.changelog import ChangeLog
 from instep.daemon.indexes import Indexes
 from instep.daemon.state import StateDirectory
 from instep.daemon.target import State, Target
-from instep.errors import TargetAway, UsageError
+from instep.errors import TargetAway, TargetError, UsageError
 from instep.model import Batch, Change, Landmarks, Outcome, Progress, RelPath, Report, Scope
 from instep.spec import InitialSync, MirrorSpec, TargetSpec
 
@@ -32,8 +32,14 @@ class PaperEngine:
         self.known = True
         self.marks: Landmarks | None = HERE
         self.flushed = 0
+        self.connected: asyncio.Event | None = None
+        self.refused = False
 
     async def open(self) -> bool:
+        if self.connected is not None:
+            await self.connected.wait()
+        if self.refused:
+            raise TargetError("refused", "it is refused", fix="do not")
         if self.away:
             raise TargetAway("it is away")
         return self.known
@@ -193,6 +199,66 @@ def test_a_target_that_is_away_at_start_is_recognised_when_it_is_back(
         await desk.close()
 
     run(lives())
+
+
+@pytest.mark.parametrize("found", ["the same", "another", "emptied"])
+def test_a_target_that_takes_long_to_open_keeps_no_comparison_waiting(desk: Desk, found: str) -> None:
+    async def lives() -> None:
+        await first_life(desk)
+        desk.new_life()
+        desk.engine.connected = asyncio.Event()
+        desk.engine.known = False
+        if found == "another":
+            desk.engine.marks = Landmarks(b"there", HERE.names)
+        elif found == "emptied":
+            desk.engine.marks = Landmarks(b"here", frozenset())
+        opening = asyncio.ensure_future(desk.target.open())
+        assert not await desk.indexes.begin({desk.target: opening})
+        assert desk.indexes.usable == [desk.target]
+        (desk.source / "new").touch()
+        assert (b"new", Scope.ENTRY) in await desk.differences()
+        desk.log.note(Report(RelPath(b"new")), 0.0)
+        desk.target.kick()
+        assert desk.target.totals.batches == 0
+        assert not desk.target.served
+        assert not desk.target.idle
+        desk.engine.connected.set()
+        await opening
+        assert desk.target.totals.batches == 1
+        assert desk.indexes.usable == ([desk.target] if found == "the same" else [])
+        await desk.close()
+
+    run(lives())
+
+
+@pytest.mark.parametrize("mode", [InitialSync.AUTO, InitialSync.INDEX, InitialSync.FULL])
+def test_where_nothing_is_known_or_must_be_certain_a_target_is_opened_first(desk: Desk, mode: InitialSync) -> None:
+    async def lives() -> None:
+        if mode is InitialSync.INDEX:
+            await first_life(desk)
+        desk.new_life(mode)
+        desk.engine.connected = asyncio.Event()
+        opening = asyncio.ensure_future(desk.target.open())
+        beginning = asyncio.ensure_future(desk.indexes.begin({desk.target: opening}))
+        await asyncio.sleep(0.05)
+        assert not beginning.done()
+        desk.engine.connected.set()
+        assert bool(await beginning) is (mode is not InitialSync.INDEX)
+        assert desk.target.state is State.READY
+        await desk.close()
+
+    run(lives())
+
+
+def test_a_target_that_is_refused_is_so_at_once_where_nothing_is_known(desk: Desk) -> None:
+    async def life() -> None:
+        desk.new_life()
+        desk.engine.refused = True
+        with pytest.raises(TargetError, match="refused"):
+            await desk.indexes.begin({desk.target: asyncio.ensure_future(desk.target.open())})
+        await desk.close(clean=False)
+
+    run(life())
 
 
 @pytest.mark.parametrize("mode", [InitialSync.FULL, InitialSync.NONE])

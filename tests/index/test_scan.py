@@ -64,6 +64,15 @@ def test_nothing_changed(desk: Desk) -> None:
     assert found.entries == 14  # ten names, four directories
 
 
+def test_what_is_learnt_of_a_name_is_its_record(desk: Desk) -> None:
+    odd = os.fsencode(desk.source) + b"/a/odd \xff\n"
+    with open(odd, "wb") as file:
+        file.write(b"odd")
+    for path, _, text in desk.scanner.survey([(b"", EVER)], entries_max=1 << 30).directories:
+        here = os.path.join(os.fsencode(desk.source), path)
+        assert parse(text) == {name: record(os.lstat(os.path.join(here, name))) for name in os.listdir(here)}
+
+
 def test_changes_are_found(desk: Desk) -> None:
     desk.learn()
     (desk.source / "a" / "f").write_text("F")

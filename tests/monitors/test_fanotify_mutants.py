@@ -23,12 +23,32 @@ class Shallow(FanotifyMonitor):
         reports += [report._replace(scope=Scope.ENTRY, moved_from=None) for report in found]
 
 
+class Replaying(FanotifyMonitor):
+    """Mutant: renames are replayed on the places that are known. The kernel merges events, so that ends elsewhere."""
+
+    def _take_rename(self, mask: int, keys: dict[int, bytes], names: dict[int, bytes], reports: list[Report]) -> None:
+        found: list[Report] = []
+        super()._take_rename(mask, keys, names, found)
+        reports += found
+        cache = self._places.cache
+        for report in found:
+            if not report.is_dir:
+                continue
+            old = (report.path if report.moved_from is None else report.moved_from) + b"/"
+            new = b"" if report.moved_from is None else report.path + b"/"
+            for key, place in list(cache.items()):
+                if place is False or (place.startswith(old) and not new):
+                    del cache[key]
+                elif place.startswith(old):
+                    cache[key] = new + place[len(old) :]
+
+
 def keep(*_: object) -> None:
     """Mutant: the places of directories stay known after one of them was renamed."""
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("mutant", ["shallow", "cache kept"])
+@pytest.mark.parametrize("mutant", ["shallow", "cache kept", "replayed renames"])
 def test_the_property_test_finds_mutants(tmp_path: Path, mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     root = os.fsencode(tmp_path)
     if (reason := why_unavailable(root)) is not None:
@@ -38,6 +58,8 @@ def test_the_property_test_finds_mutants(tmp_path: Path, mutant: str, monkeypatc
         make = Shallow
     else:
         monkeypatch.setattr(Places, "forget_unless_outside", keep)
+        if mutant == "replayed renames":
+            make = Replaying
     logging.disable(logging.CRITICAL)
     try:
         for seed in range(0, 60, 3):

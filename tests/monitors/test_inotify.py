@@ -14,6 +14,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -22,14 +23,15 @@ from instep.linux import inotify as kernel
 from instep.model import ROOT, RelPath, Report, Scope
 from instep.monitors import inotify
 from instep.monitors.inotify import InotifyMonitor, why_unavailable
-from instep.monitors.inotify_tree import Node, Tree
+from instep.monitors.inotify_tree import Node, Tree, below
 from instep.monitors.inotify_watches import Watches
-from tests.conformance.monitor_model import drain, read_until, rounds
+from tests.conformance.monitor_model import drain, fork, read_until, rounds
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is a facility of Linux")
 
 OVERFLOW = kernel.EVENT.pack(-1, kernel.IN_Q_OVERFLOW, 0, 0)
 EVERYTHING = Report(ROOT, Scope.TREE, content=False, is_dir=True)
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -345,6 +347,34 @@ class Naive(Watches):
 
     def moved(self, node: Node, parent: Node, name: bytes) -> bool:
         return self.tree.relink(node, parent, name)
+
+
+class Unforgiving(InotifyMonitor):
+    """Mutant: a directory that becomes readable is not looked into."""
+
+    def _directory(self, parent: Node, name: bytes, mask: int, pending: Any, out: list[Report]) -> None:
+        if mask & (kernel.IN_CREATE | kernel.IN_MOVED_TO | kernel.IN_DELETE):
+            super()._directory(parent, name, mask, pending, out)
+        else:
+            out.append(Report(below(parent.path(), name), Scope.ENTRY, content=False, is_dir=True))
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody to whom directories can be unreadable")
+def test_the_property_test_finds_a_missing_rule_of_attributes(root: bytes) -> None:
+    os.chmod(root, 0o777)
+
+    def unprivileged() -> None:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        logging.disable(logging.CRITICAL)
+        for seed in range(0, 120, 4):
+            if rounds(Unforgiving, root, range(seed, seed + 4), modes=True):
+                return
+        pytest.fail("120 rounds did not find it")
+
+    assert os.waitpid(fork(unprivileged), 0)[1] == 0, "see the traceback of the child"
 
 
 @pytest.mark.parametrize("mutant", ["noscan", "blinddrop", "naive"])

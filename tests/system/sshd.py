@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import getpass
 import os
+import pwd
 import shlex
 import shutil
 import signal
@@ -13,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.system.proxy import Proxy
@@ -26,7 +27,13 @@ HOST = "there"
 
 def why_unavailable() -> str | None:
     """Why there can be no sshd here; None when there can."""
-    return None if _program() and shutil.which("ssh") and shutil.which("ssh-keygen") else "needs ssh and sshd"
+    if not (_program() and shutil.which("ssh") and shutil.which("ssh-keygen")):
+        return "needs ssh and sshd"
+    with contextlib.suppress(KeyError):
+        shell = pwd.getpwuid(os.geteuid()).pw_shell
+        if os.path.basename(shell) not in ("nologin", "false"):
+            return None
+    return "needs a user who may log in"
 
 
 class Sshd:
@@ -40,16 +47,29 @@ class Sshd:
     Sessions have an empty home, so that no start-up file of the user counts, and find the python3 that runs this.
     """
 
-    def __init__(self, base: Path, *, quick: bool = True) -> None:
+    def __init__(
+        self,
+        base: Path,
+        *,
+        quick: bool = True,
+        addresses: Sequence[str] = ("127.0.0.1",),
+        near: Sequence[str] = (),
+        far: Sequence[str] = (),
+    ) -> None:
         """Not yet started.
 
         Args:
             base: An empty directory, or one to be made; without blanks in its path.
             quick: Use the cheapest key exchange, which saves 100 ms a connection. Benchmarks take ssh as it comes.
+            addresses: Where it listens; clients use the first one.
+            near: Words before the client's command, to run it in another network.
+            far: The same for the server.
         """
         self.base = base
         self.port = 0
-        self.ssh = f"ssh -F {base}/ssh_config"
+        self.ssh = shlex.join([*near, "ssh", "-F", f"{base}/ssh_config"])
+        self.addresses = list(addresses)
+        self._far = tuple(far)
         self.programs = base / "bin"
         self.log = base / "sshd.log"
         self._quick = quick
@@ -105,6 +125,11 @@ class Sshd:
         """Let the client know the host key as it is now."""
         (self.base / "known").write_text(f"* {(self.base / 'host.pub').read_text()}")
 
+    def lead_to(self, address: str) -> None:
+        """Let clients reach it at this one of its addresses from now on."""
+        self.addresses = [address, *(other for other in self.addresses if other != address)]
+        self._write_configuration()
+
     # -- its life -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -120,7 +145,7 @@ class Sshd:
             self._write_configuration()
             self.log.write_bytes(b"")
             self._process = subprocess.Popen(
-                [program, "-D", "-f", str(self.base / "sshd_config"), "-E", str(self.log)],
+                [*self._far, program, "-D", "-f", str(self.base / "sshd_config"), "-E", str(self.log)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -187,8 +212,9 @@ class Sshd:
 
     def _write_configuration(self) -> None:
         base = self.base
+        listening = "".join(f"ListenAddress {address}\n" for address in self.addresses)
         (base / "sshd_config").write_text(
-            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {base}/host\nAuthorizedKeysFile {base}/authorized\n"
+            f"Port {self.port}\n{listening}HostKey {base}/host\nAuthorizedKeysFile {base}/authorized\n"
             "StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
             "PermitRootLogin yes\nPidFile none\nUseDNS no\nMaxStartups 200\nMaxSessions 64\nLogLevel INFO\n"
             "PrintMotd no\nPrintLastLog no\nSubsystem sftp internal-sftp\n"
@@ -199,7 +225,7 @@ class Sshd:
         named = "".join(self._hosts.values())
         _replace(
             base / "ssh_config",
-            f"{named}Host *\nHostName 127.0.0.1\nPort {self.port}\nUser {getpass.getuser()}\n"
+            f"{named}Host *\nHostName {self.addresses[0]}\nPort {self.port}\nUser {getpass.getuser()}\n"
             f"IdentityFile {base}/user\nIdentitiesOnly yes\nIdentityAgent none\nUserKnownHostsFile {base}/known\n"
             f"GlobalKnownHostsFile /dev/null\nStrictHostKeyChecking yes\nLogLevel ERROR\n{kex}",
         )
@@ -216,9 +242,16 @@ class Sshd:
 
 
 @contextlib.contextmanager
-def serving(base: Path, *, quick: bool = True) -> Iterator[Sshd]:
+def serving(
+    base: Path,
+    *,
+    quick: bool = True,
+    addresses: Sequence[str] = ("127.0.0.1",),
+    near: Sequence[str] = (),
+    far: Sequence[str] = (),
+) -> Iterator[Sshd]:
     """A started server, which is ended with all its sessions; keys and logs stay in ``base``."""
-    server = Sshd(base, quick=quick)
+    server = Sshd(base, quick=quick, addresses=addresses, near=near, far=far)
     try:
         server.start()
         yield server

@@ -90,12 +90,20 @@ def crash_once(start: Start, place: Path, engine: str, when: str, crash: str) ->
         assert not torn
         daemon = start(source, target, f"--engine={engine}")
         daemon.wait_following()
+        says_how_it_came_back(daemon)
     daemon.wait_equal(source, target, links=engine == "native")
     assert not leftovers(target)
     written(source / "stays" / "probe", "after")
     daemon.wait_equal(source, target, links=engine == "native")
     assert daemon.stop() == 0
     return (place / "steps").read_text().split()
+
+
+def says_how_it_came_back(daemon: DaemonProcess) -> None:
+    """Whether it went by the index, and why not; and that the target is in step since then."""
+    index, step = daemon.wait_event("index"), daemon.wait_event("in-step")
+    assert index["used"] or index["reason"]
+    assert step["time"] >= index["time"]  # type: ignore[operator]  # as text, both of one form
 
 
 @pytest.mark.timeout(7200 if ALL_POINTS else 300)
@@ -118,31 +126,39 @@ def test_killed_at_every_kind_of_step(start: Start, shm: Path, engine: str, when
         shutil.rmtree(shm / point)
 
 
+@pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_a_dead_daemon_left_running_undoes_nothing(
-    start: Start, source: Path, target: Path, tmp_path: Path, engine: str
+    start: Start, source: Path, target: Path, engine: str, stopped: bool
 ) -> None:
-    """A helper that holds an old version in its hands must not bring it over what the next daemon brought."""
+    """A helper that holds an old version in its hands must not bring it over what the next daemon brought.
+
+    So it has ended before that one begins; and nothing has to be done for it by then, in whatever state it was.
+    """
     daemon = start(source, target, f"--engine={engine}", "--bwlimit=300K")
     daemon.wait_following()
     written(source / "file", "old", 500_000)
     helpers = started(daemon, "rsync" if engine == "rsync" else "python")
     wait_until(lambda: bool(leftovers(target)) or bool(rsync_temporaries(target)), "half of the old version")
     helpers = named(daemon, "rsync" if engine == "rsync" else "python")
-    for pid in helpers:
+    for pid in helpers if stopped else ():
         os.kill(pid, signal.SIGSTOP)
     daemon.tell(signal.SIGKILL)
     daemon.ended()
-    written(source / "file", "new", 1000)
+    written(source / "new", "new", 1000)
+    (source / "new").rename(source / "file")  # The old version lives on for whoever has it open.
     again = start(source, target, f"--engine={engine}")
     try:
+        again.wait_event("monitor")
+        assert all(gone(pid) for pid in helpers), again.text()
+        if stopped and engine == "rsync":
+            said = again.wait_event("orphans-ended")
+            assert set(said["processes"]) <= set(helpers)  # type: ignore[call-overload]
         again.wait_following()
-        again.wait_equal(source, target)
     finally:
         for pid in helpers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
-    wait_until(lambda: all(gone(pid) for pid in helpers), "end of the helpers")
     again.wait_equal(source, target)
     assert (target / "file").read_bytes() == (source / "file").read_bytes()
     assert again.stop() == 0
@@ -176,6 +192,8 @@ def test_twenty_thousand_files_while_it_is_stopped(
     print(f"equal after {took_s:.1f} s")
     if monitor == "inotify":
         daemon.wait_event("inotify-overflow")
+        daemon.wait_event("events-lost")
+        daemon.wait_event("in-step-again")
     (source / "e" / "probe").write_text("followed again")
     daemon.wait_equal(source, target)
     assert daemon.stop() == 0
@@ -196,6 +214,7 @@ def test_killed_again_and_again_while_the_source_changes(start: Start, source: P
         (source / "same").write_text(f"while it was dead {life}")
     daemon = start(source, target, f"--engine={engine}")
     daemon.wait_following()
+    says_how_it_came_back(daemon)
     daemon.wait_equal(source, target)
     assert not leftovers(target)
     assert daemon.stop() == 0
@@ -226,5 +245,6 @@ def test_killed_with_all_its_helpers(start: Start, source: Path, target: Path, e
     assert begun(), "it was too late"
     again = start(source, target, f"--engine={engine}")
     again.wait_following()
+    says_how_it_came_back(again)
     again.wait_equal(source, target)
     assert again.stop() == 0

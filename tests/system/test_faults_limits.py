@@ -41,7 +41,9 @@ def test_a_kernel_queue_of_sixteen(start: Start, source: Path, target: Path, shm
     daemon.tell(signal.SIGCONT)
     subprocess.run([sys.executable, writers.__file__, source, outside, "1", "2000", "0.001"], check=True)
     daemon.wait_event("inotify-overflow")
+    daemon.wait_event("events-lost")
     daemon.wait_equal(source, target, links=engine == "native")
+    daemon.wait_event("in-step-again")
     for here, _, _ in os.walk(source):
         (Path(here) / "probe").write_text("followed again")
     daemon.wait_equal(source, target, links=engine == "native")

@@ -109,11 +109,74 @@ def test_bad_sectors(start: Start, source: Path, disks: Disks, engine: str) -> N
     daemon.wait_equal(source, target)
     with disks.failing("ext4", target / "d0" / "f7"):
         # The same size and time: to know whether it is equal the target has to be read, and cannot.
+        daemon.tell(signal.SIGSTOP)  # So that it meets all at once.
         info = (source / "d0" / "f7").stat()
         (source / "d0" / "f7").write_bytes((source / "d0" / "f7").read_bytes()[::-1])
         os.utime(source / "d0" / "f7", ns=(info.st_atime_ns, info.st_mtime_ns))
+        daemon.tell(signal.SIGCONT)
         written(source / "d1" / "more", "new")
         wait_until((target / "d1" / "more").exists, "what stands elsewhere")
+        if engine == "native":  # rsync writes a whole new file, and never reads the old one.
+            assert "Input/output error" in str(daemon.wait_event("path-failing")["reason"])
+    if engine == "native":
+        daemon.wait_event("path-well-again")
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
+SHORT_NAMES = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static int too_long(const char *path) {
+    const char *until = getenv("INSTEP_SHORT_NAMES"), *slash = strrchr(path, '/');
+    if (strlen(slash ? slash + 1 : path) <= 143 || !until || access(until, F_OK)) return 0;
+    errno = ENAMETOOLONG;
+    return 1;
+}
+int rename(const char *one, const char *other) {
+    int (*real)(const char *, const char *) = dlsym(RTLD_NEXT, "rename");
+    return too_long(other) ? -1 : real(one, other);
+}
+int renameat(int from, const char *one, int to, const char *other) {
+    int (*real)(int, const char *, int, const char *) = dlsym(RTLD_NEXT, "renameat");
+    return too_long(other) ? -1 : real(from, one, to, other);
+}
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_name_too_long_for_the_target(start: Start, source: Path, target: Path, tmp_path: Path, engine: str) -> None:
+    """As eCryptfs has it: names of 143 bytes at most. It fails for ever, is listed, and holds up nothing."""
+    if shutil.which("cc") is None:
+        pytest.skip("there is no C compiler")
+    (tmp_path / "short.c").write_text(SHORT_NAMES)
+    library = tmp_path / "short.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "short.c", "-ldl"], check=True)
+    until = tmp_path / "until"
+    until.touch()
+    fill(source)
+    environment = {"LD_PRELOAD": str(library), "INSTEP_SHORT_NAMES": str(until)}
+    daemon = start(source, target, f"--engine={engine}", environment=environment)
+    daemon.wait_following()
+    name = "n" * 200
+    written(source / "d0" / name, "new")
+    said = daemon.wait_event("path-failing")
+    assert said["path"] == f"d0/{name}"
+    assert "name too long" in str(said["reason"])
+    for number in range(3):
+        written(source / "d0" / f"beside{number}", "new")
+        wait_until((target / "d0" / f"beside{number}").exists, "what stands beside it")
+    daemon.tell(signal.SIGUSR1)
+    listed = daemon.wait_event("status-failing")
+    assert listed["path"] == said["path"]
+    assert "name too long" in str(listed["reason"])
+    assert float(str(listed["next_try_s"])) >= 0
+    until.unlink()
+    daemon.wait_event("path-well-again")
     daemon.wait_equal(source, target)
     assert daemon.stop() == 0
 

@@ -119,16 +119,49 @@ def test_limits(start: Start, source: Path, target: Path, engine: str, limit: st
 @both_engines
 def test_the_default_lets_a_thousand_names_go(start: Start, source: Path, target: Path, engine: str) -> None:
     target.mkdir()
+    (source / "stays").touch()
     for number in range(1000):
         (target / f"gone{number}").touch()
     assert start(f"--engine={engine}", "--once", source, target).ended() == 0
-    assert names(target) == set()
+    assert names(target) == {"stays"}
     for number in range(1001):
         (target / f"gone{number}").touch()
     daemon = start(f"--engine={engine}", "--once", "--initial-sync=full", source, target)
     assert daemon.ended() == 1
     assert daemon.wait_event("deletions-held")["count"] == 1001
-    assert len(names(target)) == 1001
+    assert len(names(target)) == 1002
+
+
+@both_engines
+def test_an_empty_source_over_a_small_target(start: Start, source: Path, target: Path, engine: str) -> None:
+    """One name is too many then, in every comparison of the whole tree; what is reported live always goes."""
+    (source / "file").write_text("content")
+    words = (f"--engine={engine}", source, target)
+    assert start("--once", *words).ended() == 0
+    (source / "file").rename(source.with_name("aside"))  # By the index …
+    for options in ([], ["--initial-sync=full"], ["--max-delete=1000000"], ["--exclude=x"]):  # … and without it.
+        daemon = start("--once", *options, *words)
+        assert daemon.ended() == 1, options
+        held = daemon.wait_event("deletions-held")
+        assert (held["count"], held["of"]) == (1, 1)
+        assert str(held["reason"]).startswith("the source is empty: ")
+        assert names(target) == {"file"}
+    daemon = start(*words)
+    daemon.wait_event("deletions-held")
+    daemon.wait_following()
+    (source / "other").write_text("content")  # No longer empty, so the limit alone counts.
+    daemon.wait_event("deletions-held-no-more")
+    daemon.wait_equal(source, target)
+    source.with_name("aside").rename(source / "file")
+    daemon.wait_equal(source, target)
+    for name in ("file", "other"):
+        (source / name).unlink()
+    wait_until(lambda: not names(target), "live deletions of all there is")
+    assert daemon.stop() == 0
+    (target / "edit").write_text("made at the target")
+    daemon = start("--once", "--initial-sync=full", "--max-delete=none", *words)
+    assert daemon.ended() == 0
+    assert names(target) == set()
 
 
 def test_two_daemons_on_one_target(start: Start, source: Path, target: Path, tmp_path: Path) -> None:

@@ -222,6 +222,7 @@ def test_a_resync_through_the_index_after_lost_events(start: Start, source: Path
         daemon.tell(signal.SIGCONT)
     daemon.wait_event("events-lost")
     assert int(str(daemon.wait_event("compared")["differences"])) > 1000
+    daemon.wait_event("in-step-again")
     daemon.wait_equal(source, target)
     assert daemon.stop() == 0
 

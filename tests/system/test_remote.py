@@ -119,6 +119,24 @@ def test_logins_that_are_refused_are_refused_with_the_words_of_ssh(
     assert not target.exists()
 
 
+def test_a_login_that_is_refused_at_a_second_start_ends_it_as_well(
+    start: Start, sshd: Sshd, source: Path, target: Path
+) -> None:
+    # Then the comparison with the index is under way already.
+    fill(source)
+    arguments = ["--ssh", sshd.ssh, source, f"there:{target}"]
+    assert start(*arguments, "--once").ended() == 0
+    (source / "new").write_text("new")
+    sshd.refuse()
+    daemon = start(*arguments)
+    assert daemon.ended() == 2
+    assert "Permission denied (publickey)" in daemon.text()
+    assert daemon.events("index")[0]["used"] is True
+    sshd.authorize()
+    assert start(*arguments, "--once").ended() == 0
+    assert (target / "new").read_text() == "new"
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_login_that_is_refused_later_leaves_the_rest_running(
     start: Start, sshd: Sshd, source: Path, shm: Path, engine: str

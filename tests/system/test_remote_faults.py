@@ -111,6 +111,19 @@ def test_a_host_that_is_down_at_start(start: Start, sshd: Sshd, source: Path, ta
     assert daemon.stop() == 0
 
 
+def test_once_is_not_done_while_the_host_is_down_though_nothing_differs(
+    start: Start, sshd: Sshd, source: Path, target: Path
+) -> None:
+    fill(source)
+    arguments = [*ssh_options(sshd), source, f"there:{target}", "--once"]
+    assert start(*arguments).ended() == 0
+    sshd.stop()
+    daemon = start(*arguments)
+    assert daemon.ended() == 1
+    assert daemon.events("index")[0]["used"] is True
+    assert daemon.events("target-away")
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_stalled_host_costs_the_others_nothing(
     start: Start, sshd: Sshd, source: Path, shm: Path, engine: str

@@ -53,8 +53,7 @@ class Cursor:
         lowest = self._flights.pop(ticket)
         if again:
             self.taken = min(self.taken, lowest)
-        self.lowest = min(self._flights.values(), default=self.taken)
-        self.lowest = min(self.lowest, self.taken)
+        self.lowest = min(*self._flights.values(), self.taken) if self._flights else self.taken
 
     def touch(self, paths: Collection[RelPath]) -> None:
         """These paths were synced just now."""
@@ -180,7 +179,8 @@ class ChangeLog:
         cursor.taken = self._base + index
         if len(due) == paths_max:
             self._cut_at_directory(cursor, due)
-        self._given_out = max(self._given_out, cursor.taken)
+        if cursor.taken > self._given_out:  # noqa: PLR1730  # max() is a call, and this is the hot path
+            self._given_out = cursor.taken
         self._tickets += 1
         cursor.launch(self._tickets, self._base + first)
         return self._tickets, due

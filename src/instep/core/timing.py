@@ -50,8 +50,10 @@ class Spacing:
         than they bring forward.
         """
         paths = self._paths + (now_s - self._filled_s) * CALM_PATHS_PER_S
+        if paths > CALM_PATHS:  # noqa: PLR1730  # min() is a call, and this is the hot path
+            paths = CALM_PATHS
         self._filled_s = now_s
-        self._paths = paths = min(paths, CALM_PATHS)
+        self._paths = paths
         earliest_s = self._started_s + self.spacing_s
         if paths >= pending:
             return earliest_s
@@ -60,7 +62,7 @@ class Spacing:
 
     def started(self, paths: int, now_s: float) -> None:
         """A batch of so many paths starts now."""
-        self._paths = max(0.0, self._paths - paths)
+        self._paths = self._paths - paths if paths < self._paths else 0.0
         self._started_s = now_s
 
     def ended(self, now_s: float) -> None:

@@ -15,6 +15,7 @@ from instep.ports import Engine, Monitor, Place, Verifier
 from instep.spec import EngineName, MirrorSpec, Rule, TargetSpec
 
 if TYPE_CHECKING:
+    from instep.daemon.locks import TargetLocks
     from instep.engines.native.session import Settings
     from instep.engines.native.small import LastRead
     from instep.engines.remote.contents import Contents
@@ -34,6 +35,8 @@ class Ground:
     """What the targets that agents serve share of what was read."""
     last_read: LastRead | None = None
     """What the targets on this machine share of it."""
+    locks: TargetLocks | None = None
+    """None: nothing is written, so nobody has to be kept away."""
 
 
 def build_verifier(built: Ground, target: TargetSpec, *, checksum: bool) -> Verifier:
@@ -241,4 +244,5 @@ def _rsync(built: Ground, target: TargetSpec) -> RsyncEngine:
         dry_run=spec.dry_run,
         max_delete=spec.max_delete,
         big=functools.partial(big_wait_s, spec.pace) if spec.pace.big_bytes < float("inf") else None,
+        locks=None if built.locks is None else functools.partial(built.locks.held, target.address),
     )

@@ -39,19 +39,24 @@ class DeletionGuard:
         self.allow()
         return True
 
-    def weigh(self, changes: Sequence[Change], mode: Deletions, outcome: Outcome) -> None:
-        """A batch that was started in this mode ended; needed where it held deletions, or the mode is not LIMITED."""
+    def weigh(self, changes: Sequence[Change], mode: Deletions, outcome: Outcome) -> bool:
+        """A batch that was started in this mode ended; needed where it held deletions, or the mode is not LIMITED.
+
+        Returns:
+            Whether the tree has to be compared again: the source was empty, and no longer is.
+        """
         held = outcome.held
         if held is None:
             whole = any(not change.path and change.scope is Scope.TREE for change in changes)
             if not whole or outcome.away or outcome.full or mode is not self.mode:
-                return
+                return not whole and self.held is not None and self.held.source_is_empty and outcome.entries > 0
             if self.held is not None:
                 log.info("deletions-held-no-more", extra=fields(target=self._target, deleted=outcome.deleted))
             self.held, self.mode = None, Deletions.LIMITED
-            return
+            return False
         if held != self.held:
             more = "" if held.counted else "more than "
+            reason = f"the source lacks {more}{held.count} of the {more}{held.of} names at the target"
             log.error(
                 "deletions-held",
                 extra=fields(
@@ -60,7 +65,7 @@ class DeletionGuard:
                     counted=held.counted,
                     of=held.of,
                     names=list(held.sample),
-                    reason=f"the source lacks {more}{held.count} of the {more}{held.of} names at the target",
+                    reason="the source is empty: " + reason if held.source_is_empty else reason,
                     now="none of them is deleted; all else is brought over",
                     fix="is the source what it should be, and mounted? If so: kill -s RTMIN+1"
                     f" {os.getpid()}, or start once with --force-delete; the limit is --max-delete",
@@ -69,3 +74,4 @@ class DeletionGuard:
         self.held = held
         if self.mode is not Deletions.CONFIRMED or mode is Deletions.CONFIRMED:
             self.mode = Deletions.HELD  # Otherwise they were confirmed while this one was under way.
+        return False

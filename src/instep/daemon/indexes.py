@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from instep.daemon.reader import Reader
@@ -67,15 +67,24 @@ class Indexes:
             except BrokenIndex as error:
                 self._why_not = f"{os.fsdecode(path)}: {error}"
 
-    async def begin(self) -> list[Target]:
+    async def begin(self, opening: Mapping[Target, asyncio.Future[None]] | None = None) -> list[Target]:
         """Ask each index, and note every batch from now on; returns the targets that have to be compared as a whole.
 
+        Args:
+            opening: Targets that are being opened, which may take long. An index that can be believed is not kept
+                waiting for that: as with one that is away, its target is recognised once it is open. All others are
+                open when this returns.
+
         Raises:
-            OperatorError: only the index was to be used, and it cannot be.
+            OperatorError: only the index was to be used, and it cannot be; or what opening a target raised.
         """
         mode = self._spec.initial_sync
-        marks = [await _landmarks(index.target) for index in self._indexes]
-        for index, landmarks in zip(self._indexes, marks, strict=True):
+        opening = opening or {}
+        early = await self._begin_early(opening) if mode is InitialSync.AUTO else set()
+        await asyncio.gather(*(task for target, task in opening.items() if target not in early))
+        later = [index for index in self._indexes if index.target not in early]
+        marks = [await _landmarks(index.target) for index in later]
+        for index, landmarks in zip(later, marks, strict=True):
             if mode in (InitialSync.AUTO, InitialSync.INDEX):
                 await asyncio.to_thread(index.ask, landmarks, away=index.target.state is State.AWAY)
         reasons = {index.target: index.doubt for index in self._indexes}
@@ -91,13 +100,26 @@ class Indexes:
         for index in self._indexes:
             if mode is not InitialSync.NONE:
                 log.info("index", extra=fields(target=index.target.name, used=index.believed, reason=index.doubt))
-            index.begin()
+            if index.target not in early:
+                index.begin()
         if any(index.believed for index in self._indexes):
             self._reader.warm()
         if mode is InitialSync.NONE:
             return []
         believed = {index.target for index in self._indexes if index.believed}
         return [target for target in self._targets if target not in believed]
+
+    async def _begin_early(self, opening: Collection[Target]) -> set[Target]:
+        """The targets that need not be open, for there is an index to begin with."""
+        early: set[Target] = set()
+        for index in self._indexes:
+            if index.target in opening and index.target.state is State.CLOSED:
+                await asyncio.to_thread(index.ask, None, away=True)
+                if index.believed and index.target.state is State.CLOSED:
+                    index.begin()
+                    if index.believed:
+                        early.add(index.target)
+        return early
 
     @property
     def usable(self) -> list[Target]:

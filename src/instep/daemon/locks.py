@@ -2,7 +2,8 @@
 
 Two locks, for two questions. *Is it taken?* of a directory of this machine is asked of the directory itself: all users
 meet there, by whatever path. *By whom?* and everything about far targets is answered by a file in the state directory,
-which those who share that directory see: one user on this machine, as a rule. Both die with the process.
+which those who share that directory see: one user on this machine, as a rule. Both die with the process, and with what
+it let inherit them; of that the next one makes an end (``daemon.orphans``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from instep.core.filters import Filter
+from instep.daemon.orphans import end_orphans
 from instep.daemon.state import StateDirectory
 from instep.errors import TargetError
 from instep.linux.flock import Process, holder, lock, user_name
@@ -88,6 +90,10 @@ class TargetLocks:
             _close(held[1])
         self._held[target.address] = key, fds
 
+    def held(self, address: bytes) -> Sequence[int]:
+        """The locks of this target; whatever may write there when we are gone has to inherit them."""
+        return self._held[address][1] if address in self._held else ()
+
     def close(self) -> None:
         """Let go of all."""
         for _, fds in self._held.values():
@@ -96,7 +102,7 @@ class TargetLocks:
 
     def _lock_directory(self, target: TargetSpec, directory: int, key: str) -> None:
         try:
-            lock(directory)
+            _lock(directory, target)
         except BlockingIOError:
             if self._state is not None:
                 with _alone(self._state):
@@ -112,7 +118,7 @@ class TargetLocks:
         with _alone(state):
             for path, record in self._others(state):
                 clash = self._clash(real, record) if real and record["real"] else ""
-                if clash or path == file:
+                if (clash or path == file) and not _ended_orphans_of(path, target):
                     raise _taken(target, record, clash)
             fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
@@ -184,6 +190,24 @@ def _alone(state: StateDirectory) -> Iterator[None]:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int, target: TargetSpec) -> None:
+    """Take the lock, if need be after an end of what somebody who is gone left at work; else BlockingIOError."""
+    try:
+        lock(fd)
+    except BlockingIOError:
+        if not end_orphans(fd, target.address):
+            raise
+        lock(fd)
+
+
+def _ended_orphans_of(path: bytes, target: TargetSpec) -> bool:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        return end_orphans(fd, target.address)
     finally:
         os.close(fd)
 

@@ -79,6 +79,7 @@ class Mirror:
         self._indexes: Indexes | None = None
         self._rescan: Rescan | None = None
         self._compare_whole: list[Target] = []
+        self._doubted: set[Target] = set()  # compared since they were followed, and not known to be in step yet
         self._carried = carried
         self._filter = Filter(spec.rules)
         self._monitor: Monitor | None = None
@@ -99,6 +100,7 @@ class Mirror:
         self._wakes_since_s = 0.0
         self._waiting: asyncio.Task[None] | None = None
         self._verifying: list[asyncio.Task[None]] = []
+        self._opening: dict[Target, asyncio.Task[None]] = {}
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -129,7 +131,7 @@ class Mirror:
                 for target in self.targets:
                     target.deletions.allow()
             self._monitor, self._why_monitor = build_monitor(spec, self._filter)
-            await asyncio.gather(*(target.open() for target in self.targets))
+            await self._open_targets()
             await self._use_indexes()
             whole = self._compare_whole
             if spec.once and not whole:
@@ -160,6 +162,27 @@ class Mirror:
         finally:
             await self._close()
 
+    async def _open_targets(self) -> None:
+        """Begin to open all targets; those on this machine, which takes no time, are open when this returns."""
+        loop = asyncio.get_running_loop()
+        for target in self.targets:
+            target.claim()  # What is done before a far one is open is done to its index.
+        near: list[asyncio.Task[None]] = []
+        for target, spec in zip(self.targets, self.spec.targets, strict=True):
+            task = loop.create_task(target.open())
+            task.add_done_callback(self._opened)
+            self._opening[target] = task
+            if spec.is_local:
+                near.append(task)
+        await asyncio.gather(*near)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        """A target that can never be opened ends the mirror."""
+        assert self._ended is not None
+        if not task.cancelled() and (error := task.exception()) is not None and not self._ended.done():
+            self._ended.set_exception(error)
+            self._ended.exception()  # It may have been raised already, where this target was waited for.
+
     async def _use_indexes(self) -> None:
         """See of which targets it is known what they hold; the others are compared as a whole."""
         spec = self.spec
@@ -172,7 +195,7 @@ class Mirror:
             max_delete=spec.max_delete,
             clock=self._clock,
         )
-        self._compare_whole = await self._indexes.begin()
+        self._compare_whole = await self._indexes.begin(self._opening)
 
     def stop(self) -> None:
         """Finish what is running, bring over what is dirty, then end; ``run`` returns when that is done."""
@@ -202,6 +225,7 @@ class Mirror:
     def resync(self) -> None:
         """Compare the whole tree again."""
         log.info("resync", extra=fields(now="the whole tree is compared"))
+        self._doubted.update(self.targets)
         for target in self.targets:
             target.compare_all()
         self._kick()
@@ -267,9 +291,10 @@ class Mirror:
             self._verifying.append(loop.create_task(keep_verifying(target, make, rounds, self._kick)))
 
     async def _close(self) -> None:
-        for task in self._verifying:
+        unfinished = [*self._verifying, *(task for task in self._opening.values() if not task.done())]
+        for task in unfinished:
             task.cancel()
-        await asyncio.gather(*self._verifying, return_exceptions=True)
+        await asyncio.gather(*unfinished, return_exceptions=True)
         if self._rescan is not None:
             self._rescan.close()
         if self._indexes is not None:
@@ -374,6 +399,7 @@ class Mirror:
         """The monitor cannot say what changed."""
         assert self._rescan is not None
         log.warning("events-lost", extra=fields(now="what differs is looked for"))
+        self._doubted.update(self.targets)
         self._rescan.lost()
 
     def _note(self, report: Report) -> None:
@@ -416,8 +442,13 @@ class Mirror:
             return
         if self._rescan is not None and self._rescan.busy and not self._stopping:
             return
+        if self._doubted and self.following:
+            for target in [each for each in self._doubted if each.idle]:
+                self._doubted.discard(target)
+                _say_in_step("in-step-again", target)
         if not self.following and all(target.served for target in self.targets):
             self.following = True
+            self._doubted.clear()
             # What lives now lives on: the collector need not walk it, least of all in the middle of a change.
             gc.collect()
             gc.freeze()
@@ -427,18 +458,7 @@ class Mirror:
                 if target.state is not State.READY:
                     continue  # Said before, and again when it is back.
                 target.deletions.started()
-                totals = target.totals
-                log.info(
-                    "in-step",
-                    extra=fields(
-                        target=target.name,
-                        synced=totals.entries,
-                        deleted=totals.deleted,
-                        bytes=totals.bytes_copied,
-                        failing=len(target.room),
-                        held=target.deletions.held.count if target.deletions.held is not None else 0,
-                    ),
-                )
+                _say_in_step("in-step", target)
             if not self.spec.once and not self.spec.dry_run:
                 log.info("following", extra=fields(source=self.spec.source))
         if self._stopping:
@@ -492,6 +512,22 @@ class Mirror:
             await asyncio.sleep(min(SOURCE_RETRY_MAX_S, backoff_s(tries)))
         log.warning("source-back", extra=fields(source=self.spec.source, now="everything is compared anew"))
         self.end(End.REBUILD)
+
+
+def _say_in_step(event: str, target: Target) -> None:
+    """Log this of a target, with what was done for it since the start."""
+    totals = target.totals
+    log.info(
+        event,
+        extra=fields(
+            target=target.name,
+            synced=totals.entries,
+            deleted=totals.deleted,
+            bytes=totals.bytes_copied,
+            failing=len(target.room),
+            held=target.deletions.held.count if target.deletions.held is not None else 0,
+        ),
+    )
 
 
 def _open_source(path: bytes) -> int:

@@ -70,6 +70,8 @@ class Reader:
 
     async def _spread(self, kind: int, what: Values, levels: list[Level] | list[bytes]) -> AsyncIterator[Values]:
         """Hand out directories as they are found to whoever is free; the last value of an answer is its leftovers."""
+        if self._warming is not None:
+            await asyncio.wait((self._warming,))  # Else others would be started beside those that are being started.
         todo: list[Level | bytes] = [*levels]
         running: set[asyncio.Task[Values]] = set()
         try:

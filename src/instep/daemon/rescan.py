@@ -116,7 +116,8 @@ class Rescan:
                 seconds=round(self._clock() - began_s, 3),
             ),
         )
-        if compared.gone_entries > self._max_delete.most(compared.entries):
+        source = compared.entries - 1  # its root
+        if compared.gone_entries > self._max_delete.most(source, source=source):
             log.warning(
                 "many-deletions",
                 extra=fields(

@@ -67,7 +67,7 @@ _READY = State.READY
 class _Flight:
     """A batch on its way; the sets are there once an engine works on it in the background."""
 
-    __slots__ = ("above", "changes", "deletions", "from_log", "kept", "paths", "task", "ticket", "trees")
+    __slots__ = ("changes", "deletions", "from_log", "kept", "task", "ticket", "touched", "trees")
 
     def __init__(self, ticket: int, batch: Batch, kept: list[Change], *, from_log: bool) -> None:
         self.ticket = ticket
@@ -79,18 +79,20 @@ class _Flight:
 
     def reach(self, batch: Batch) -> None:
         """Work out which paths nothing else may touch meanwhile."""
-        self.paths = {change.path for change in batch.changes}
-        self.trees = {change.path for change in batch.changes if change.scope is not _ENTRY}
-        self.paths.update(batch.moves.values())
+        paths = {change.path for change in batch.changes}
+        self.trees: set[bytes] = {change.path for change in batch.changes if change.scope is not _ENTRY}
+        paths.update(batch.moves.values())
         self.trees.update(batch.moves.values())
-        self.above: set[bytes] = set()
-        for path in self.paths:
+        above: set[bytes] = set()
+        for path in paths:
             parent: bytes = path
             while parent:
                 parent = parent.rpartition(b"/")[0]
-                if parent in self.above:
+                if parent in above:
                     break
-                self.above.add(parent)
+                above.add(parent)
+        # Above: an entry of its own (attributes of a directory) would do no harm, but a removal would.
+        self.touched = above | paths
 
 
 class Target:
@@ -115,17 +117,20 @@ class Target:
         self.tries = 0
         """How often an away target was tried again in vain."""
         self.room = WaitingRoom()
+        self._waiting = self.room.paths  # a live view, asked more cheaply than the room
         self.index: Index | None = None
         self.flushing = False
         self.paused = False
         self.deletions = DeletionGuard(name)
         self._changelog = changelog
-        self.cursor = changelog.add_cursor(self.room.paths)
+        self.cursor = changelog.add_cursor(self._waiting)
         self._spacing = Spacing(spacing_s)
         self._settled = settled
         self._clock = clock
         self._claim = claim
         self._flights: set[_Flight] = set()
+        self._touched: set[bytes] = set()  # by any of them; asked once for each path, and each has thousands
+        self._trees: set[bytes] = set()
         self._parked: set[RelPath] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = NEVER_S
@@ -140,13 +145,20 @@ class Target:
 
     @property
     def idle(self) -> bool:
-        """Nothing is pending, being worked on, or waiting for another try."""
-        return not self._flights and not len(self.room) and self._changelog.due_s(self.cursor) is None
+        """It is open, and nothing is pending, being worked on, or waiting for another try."""
+        return (
+            not self._flights
+            and not len(self.room)
+            and self._changelog.due_s(self.cursor) is None
+            and self.state is State.READY
+        )
 
     @property
     def served(self) -> bool:
         """Everything that can be done for it now is done."""
-        return self.state in (State.AWAY, State.FULL) or self.idle or self.only_failing
+        if self.state is State.CLOSED:
+            return False
+        return self.state is not State.READY or self.idle or self.only_failing
 
     @property
     def only_failing(self) -> bool:
@@ -167,23 +179,38 @@ class Target:
         in_flight = sum(len(flight.kept) for flight in self._flights if not flight.from_log)
         return self._changelog.pending(self.cursor) + len(self.room) + in_flight
 
+    def claim(self) -> None:
+        """Keep others away from it, as far as that can be done before it is open.
+
+        Raises:
+            OperatorError: it is kept in step by another daemon.
+        """
+        if self._claim is not None:
+            self._claim()
+
     async def open(self) -> None:
         """Get the engine ready; a target that is away is tried again from then on.
 
         Raises:
             OperatorError: it can never work as configured, or is kept in step by another daemon.
         """
-        away = ""
+        away, known = "", True
         try:
             await self.engine.open()
+            if self.index is not None:  # It was believed before anybody could look there.
+                known = await self.index.recognises(known=False)
         except TargetAway as error:
             away = str(error)
-        if self._claim is not None:
-            self._claim()
+        self.claim()
         if away:
             self._went_away(away)
-        else:
-            self.state = State.READY
+            return
+        self.state = State.READY
+        if not known:
+            self.compare_all()
+        if self.index is not None:
+            self.kick()
+            self._settled()
 
     async def close(self) -> None:
         """Cancel what is under way and let go of the target."""
@@ -261,7 +288,7 @@ class Target:
         try:
             # What is done at once may find the target away or full: then nothing else is started.
             while self.state is _READY and len(self._flights) < self.engine.parallel:
-                if self._flights and any(ROOT in flight.trees for flight in self._flights):
+                if ROOT in self._trees:
                     break  # The whole tree is being compared: everything else waits in the log, where it is bounded.
                 now_s = self._clock()
                 log_s, room_s = self._due(now_s)
@@ -272,6 +299,8 @@ class Target:
                     break
                 if not self._launch(now_s, from_log=log_s <= now_s):
                     break
+                if not self._waiting and not self._changelog.backlog(self.cursor):
+                    break  # What the next round would find out, for a third of its cost.
         finally:
             self._kicking = False
 
@@ -279,7 +308,7 @@ class Target:
         """From when on something of the log may start, and something of the waiting room."""
         changelog = self._changelog
         log_s = changelog.due_s(self.cursor)
-        room_s = self.room.due_s() if len(self.room) else None
+        room_s = self.room.due_s() if self._waiting else None
         if log_s is None:
             log_s = NEVER_S
         elif self.flushing:
@@ -288,7 +317,8 @@ class Target:
             start_s = self._spacing.start_s(
                 now_s=now_s, last_report_s=changelog.last_report_s, pending=changelog.backlog(self.cursor)
             )
-            log_s = max(log_s, start_s)
+            if start_s > log_s:  # noqa: PLR1730  # max() is a call, and this is the hot path
+                log_s = start_s
         return log_s, NEVER_S if room_s is None or (self.flushing and room_s > now_s) else room_s
 
     def _launch(self, now_s: float, *, from_log: bool) -> bool:
@@ -300,9 +330,8 @@ class Target:
         moves: dict[RelPath, RelPath] = {}
         if from_log:
             ticket, taken = changelog.take(cursor, NEVER_S if self.flushing else now_s, BATCH_PATHS_MAX)
-            waiting = len(room)
             for change in taken:
-                if waiting:
+                if self._waiting:
                     older = room.take(change.path)
                     if older is not None:
                         change = self._merged(change, older)  # noqa: PLW2901
@@ -316,7 +345,7 @@ class Target:
                         continue
                     moves[change.path] = change.moved_from
             self._spacing.started(len(taken), now_s)
-        if len(room):
+        if self._waiting:
             for change in room.take_due(now_s, BATCH_PATHS_MAX):
                 if self._flights and self._overlaps(change):
                     self._park(change)
@@ -348,6 +377,8 @@ class Target:
         """Let the engine work on without holding up the loop; nothing that touches these paths starts meanwhile."""
         flight.reach(batch)
         self._flights.add(flight)
+        self._touched |= flight.touched
+        self._trees |= flight.trees
         self.cursor.working.update(change.path for change in flight.kept)
         flight.task = asyncio.get_running_loop().create_task(self._work(flight, outcome, batch))
 
@@ -363,6 +394,8 @@ class Target:
             log.exception("engine-crashed", extra=fields(target=self.name, now="its paths are tried again"))
             outcome.away = "the engine failed unexpectedly"
         self._flights.discard(flight)
+        self._touched = set().union(*(other.touched for other in self._flights))
+        self._trees = set().union(*(other.trees for other in self._flights))
         self.cursor.working.difference_update(change.path for change in flight.kept)
         self._land(flight, outcome)
         self.kick()
@@ -373,7 +406,9 @@ class Target:
         self._spacing.ended(now_s)
         room = self.room
         if outcome.held is not None or self.deletions.mode is not _LIMITED:
-            self.deletions.weigh(flight.changes, flight.deletions, outcome)
+            again = self.deletions.weigh(flight.changes, flight.deletions, outcome)
+            if again:
+                self.compare_all()
         if outcome.away or outcome.full:
             if flight.from_log:
                 self._changelog.give_back(self.cursor, flight.ticket)
@@ -390,6 +425,32 @@ class Target:
         totals.files += outcome.files
         totals.bytes_copied += outcome.bytes_copied
         totals.deleted += outcome.deleted
+        unfinished = self._keep_aside(outcome, now_s) if outcome.failures or outcome.postponed else ()
+        if room.any_tried:
+            for change in flight.changes:
+                if change.path not in unfinished and room.done(change.path):
+                    log.info("path-well-again", extra=fields(target=self.name, path=change.path))
+        paths = [change.path for change in flight.changes]
+        if flight.from_log:
+            self._changelog.acknowledge(self.cursor, flight.ticket, paths)
+        else:
+            self.cursor.touch(paths)
+        if self._full_tries and self.state is State.READY and not outcome.postponed:
+            self._full_tries = 0  # It was tried again, and all of it fitted; not only what was small.
+            log.info("target-has-space-again", extra=fields(target=self.name))
+        if self._parked:
+            self._unpark(now_s)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(
+                "batch",
+                extra=fields(
+                    target=self.name, paths=len(flight.changes), entries=outcome.entries, deleted=outcome.deleted
+                ),
+            )
+
+    def _keep_aside(self, outcome: Outcome, now_s: float) -> set[RelPath]:
+        """Put what failed or has to wait into the waiting room; the paths."""
+        room = self.room
         unfinished: set[RelPath] = set()
         for failure in outcome.failures:
             path = failure.change.path
@@ -405,42 +466,20 @@ class Target:
             if postponed.change.path not in unfinished:
                 unfinished.add(postponed.change.path)
                 room.postponed(self._with_waiting(postponed.change), now_s + postponed.wait_s)
-        if room.any_tried:
-            for change in flight.changes:
-                if change.path not in unfinished and room.done(change.path):
-                    log.info("path-well-again", extra=fields(target=self.name, path=change.path))
-        paths = [change.path for change in flight.changes]
-        if flight.from_log:
-            self._changelog.acknowledge(self.cursor, flight.ticket, paths)
-        else:
-            self.cursor.touch(paths)
-        if self._full_tries and self.state is State.READY and not outcome.postponed:
-            self._full_tries = 0  # It was tried again, and all of it fitted; not only what was small.
-            log.info("target-has-space-again", extra=fields(target=self.name))
-        self._unpark(now_s)
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug(
-                "batch",
-                extra=fields(
-                    target=self.name, paths=len(flight.changes), entries=outcome.entries, deleted=outcome.deleted
-                ),
-            )
+        return unfinished
 
     # -- paths that must wait for a flight ------------------------------------------------------------------------
 
     def _overlaps(self, change: Change) -> bool:
         """Whether a batch under way works on this path, on something covering it, or on something below it."""
-        path = change.path
-        for flight in self._flights:
-            if path in flight.paths or path in flight.above:
-                # Above: an entry of its own (attributes of a directory) would do no harm, but a removal would.
+        parent: bytes = change.path
+        if parent in self._touched:
+            return True
+        trees = self._trees
+        while trees and parent:
+            parent = parent.rpartition(b"/")[0]
+            if parent in trees:
                 return True
-            if flight.trees:
-                parent: bytes = path
-                while parent:
-                    parent = parent.rpartition(b"/")[0]
-                    if parent in flight.trees:
-                        return True
         return False
 
     def _park(self, change: Change) -> None:

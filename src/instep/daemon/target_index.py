@@ -128,7 +128,8 @@ class TargetIndex:
         async with self._writing:
             try:
                 await self._in_thread(lambda: self._ledger.recognise(landmarks, self._ledger.in_question()))
-            except NotBelieved:
+            except NotBelieved as why:
+                log.info("index", extra=fields(target=self.target.name, used=False, reason=str(why)))
                 self.begin_anew()
             except BrokenIndex as error:
                 self._give_up(str(error))

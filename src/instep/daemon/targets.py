@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 from instep.core.changelog import ChangeLog
 from instep.daemon.build import Ground, build_engine, engine_of
-from instep.daemon.locks import TargetLocks
 from instep.daemon.target import Target
 from instep.spec import EngineName
 
@@ -21,8 +20,6 @@ class Built(Ground):
     changelog: ChangeLog
     settled: Callable[[], None]
     clock: Callable[[], float]
-    locks: TargetLocks | None = None
-    """None: nothing is written, so nobody has to be kept away."""
 
 
 def build_targets(built: Built) -> list[Target]:

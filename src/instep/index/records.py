@@ -16,6 +16,8 @@ from struct import Struct
 
 _ENTRY = Struct("<QQqqqIII")
 SIZE = _ENTRY.size
+named_record = Struct("<xQQqqqIII").pack
+"""The same with the NUL that stands between a name and its record: one call for each name of a scan."""
 UNKNOWN = bytes(SIZE)
 """In the place of a record: nothing is known of this name any more."""
 _DIRECTORY_BIT = stat.S_IFDIR

@@ -9,11 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from instep.core.filters import Filter
-from instep.index.records import UNKNOWN, identity_only, is_directory, parse, record, same_directory
+from instep.index.records import UNKNOWN, identity_only, is_directory, named_record, parse, record, same_directory
 from instep.index.store import Store
 from instep.linux.openat import open_directory
 from instep.model import TEMPORARY_PREFIX, RelPath, Scope
@@ -21,7 +22,8 @@ from instep.model import TEMPORARY_PREFIX, RelPath, Scope
 EVER = 1 << 63
 """Later than any time of an inode."""
 _TEMPORARY = os.fsdecode(TEMPORARY_PREFIX)
-_KIND = 0o170000
+_KIND, _DIRECTORY = 0o170000, stat.S_IFDIR
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _ENTRY, _TREE = int(Scope.ENTRY), int(Scope.TREE)  # plain numbers: they travel between processes
 _AT_HAND = 64
 """So many directories are walked depth first; what is more is handed out."""
@@ -141,27 +143,31 @@ class Scanner:
         pieces: list[bytes] = []
         below: list[bytes] = []
         filters_nothing, excludes = self._filters_nothing, self._filter.excludes_entry
+        pack = named_record
         fd = open_directory(self._source, path)
         try:
             if self._one_file_system and path and os.fstat(fd).st_dev != self._device:
                 return b"", below, 0
             with os.scandir(fd) as entries:
                 for entry in entries:
-                    name = os.fsencode(entry.name)
+                    text = entry.name
+                    name = text.encode(_ENCODING, _ERRORS)  # os.fsencode asks for the type of each first.
                     try:
                         info = entry.stat(follow_symlinks=False)
                     except FileNotFoundError:
                         continue
-                    is_dir = info.st_mode & _KIND == stat.S_IFDIR
-                    if (not filters_nothing or entry.name.startswith(_TEMPORARY)) and excludes(
-                        RelPath(path), name, is_dir
-                    ):
+                    mode, inode, device, _, uid, gid, size, _, _, _ = info  # quicker than each by its name
+                    is_dir = mode & _KIND == _DIRECTORY
+                    if (not filters_nothing or text.startswith(_TEMPORARY)) and excludes(RelPath(path), name, is_dir):
                         continue
                     if is_dir:
                         below.append(name)
-                    one = record(info) if info.st_ctime_ns < before_ns else _changed_since(info)
-                    if one is not UNKNOWN:
-                        pieces.append(name + b"\0" + one)
+                        size = 0
+                    changed_ns = info.st_ctime_ns
+                    if changed_ns < before_ns:
+                        pieces.append(name + pack(inode, device, size, info.st_mtime_ns, changed_ns, mode, uid, gid))
+                    elif is_dir:
+                        pieces.append(name + b"\0" + identity_only(info))
         finally:
             os.close(fd)
         return b"".join(pieces), below, len(pieces)

@@ -5,6 +5,8 @@ goes when the last descriptor of it is closed, kill -9 included. Everybody who m
 NFS turns LOCK_EX into a record lock, which needs a descriptor for writing (EBADF); some file systems have no locks at
 all (ENOLCK, EOPNOTSUPP). /proc/locks (proc_locks(5)) shows to everybody the process and ``MAJOR:MINOR:INODE`` in hex,
 hex and decimal; on btrfs that device is another than stat(2) tells, and processes of other containers show as 0.
+A process that inherits such a descriptor keeps the lock when the one that took it is gone; /proc/PID/fdinfo shows on
+which descriptors there is a lock, and who took it (0 in a container, once that one is gone).
 """
 
 from __future__ import annotations
@@ -54,6 +56,53 @@ def holder(fd: int) -> Process | None:
         return _process(pid) if pid > 0 else None
     except (OSError, StopIteration, ValueError):
         return None
+
+
+def heirs(fd: int) -> list[int]:
+    """The processes that hold this file's lock although the one that took it is gone: they have inherited it.
+
+    Empty where that one lives, or where it cannot be told. Looks through all of /proc.
+    """
+    info = os.fstat(fd)
+    found: set[int] = set()
+    takers: set[int] = set()
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            numbers = os.listdir(f"/proc/{entry}/fd")
+        except OSError:
+            continue  # Gone, or somebody else's.
+        for number in numbers:
+            taker = _taker(entry, number, info)
+            if taker is not None:
+                found.add(int(entry))
+                takers.add(taker)
+    return [] if any(taker in found or _is_hidden(taker) for taker in takers) else sorted(found)
+
+
+def _taker(pid: str, number: str, info: os.stat_result) -> int | None:
+    """Who took the lock that is on this descriptor of a process; None where there is none on this file."""
+    try:
+        theirs = os.stat(f"/proc/{pid}/fd/{number}")
+        if (theirs.st_dev, theirs.st_ino) != (info.st_dev, info.st_ino):
+            return None
+        with open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii") as file:
+            rows = [line.split() for line in file if line.startswith("lock:")]
+        return next((int(row[5]) for row in rows if row[2] == "FLOCK"), None)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether there is such a process, and what it holds is not for us to see."""
+    try:
+        os.listdir(f"/proc/{pid}/fd")
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _process(pid: int) -> Process:

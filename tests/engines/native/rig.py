@@ -28,7 +28,7 @@ IS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="needs root")
 
 
-DEFAULT = MaxDelete()
+DEFAULT = MaxDelete(percent=100)
 
 
 class Rig:

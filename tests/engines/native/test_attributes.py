@@ -181,6 +181,25 @@ def test_what_is_not_asked_for_is_not_kept(base: bytes) -> None:
         assert stat.S_IMODE(os.stat(rig.d(b"f")).st_mode) == 0o604
 
 
+@pytest.mark.parametrize("owner", [False, True])
+def test_new_directories_with_times_but_not_modes(base: bytes, owner: bool) -> None:
+    """What is made with the mode of its source, and what must not be; set-id bits and foreign files are never kept."""
+    modes = {b"plain": 0o640, b"open": 0o666, b"tool": 0o4755, b"shut": 0o400}
+    with Rig(base, preserve=Preserve(owner=owner, mode=False, xattrs=False, acls=False), umask=0o027) as rig:
+        os.mkdir(rig.s(b"d"))
+        for name, mode in modes.items():
+            write(rig.s(b"d/" + name), mode=mode, mtime_ns=5)
+        if os.geteuid() == 0:
+            write(rig.s(b"d/foreign"), mode=0o640, mtime_ns=5)
+            os.chown(rig.s(b"d/foreign"), 65534, 65534)
+        well(rig.tree())
+        for name in os.listdir(rig.s(b"d")):
+            info, found = os.stat(rig.s(b"d/" + name)), os.stat(rig.d(b"d/" + name))
+            assert stat.S_IMODE(found.st_mode) == info.st_mode & 0o750, name
+            assert found.st_mtime_ns == 5
+            assert found.st_uid == (info.st_uid if owner else os.geteuid())
+
+
 @pytest.mark.root
 @needs_root
 def test_a_mount_point_below_the_source_when_on_one_file_system(base: bytes) -> None:

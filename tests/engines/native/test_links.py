@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import threading
 import time
@@ -77,6 +78,19 @@ def test_written_through_one_name_all_are_new(rig: Rig, now: bool, reported: byt
     rig.clean(rig.bring(reported, content=False, now=now))
     assert read(rig.d(b"c")) == b"new content"
     assert _linked(rig, b"a", b"b", b"c")
+
+
+@both_roads
+def test_a_name_that_is_in_step_is_joined_all_the_same(rig: Rig, now: bool) -> None:
+    """What a search missed comes by a look at its attributes: at the target it is a file of its own, and looks right."""
+    write(rig.s(b"a"))
+    rig.clean(rig.tree())
+    os.link(rig.s(b"a"), rig.s(b"b"))
+    shutil.copy2(rig.d(b"a"), rig.d(b"b"))
+    rig.clean(rig.bring(b"b", content=False, now=now))
+    assert _linked(rig, b"a", b"b")
+    again = rig.bring(b"b", content=False, now=now)
+    assert (again.entries, again.files) == (0, 0)
 
 
 @both_roads

@@ -71,6 +71,16 @@ def test_what_every_run_has() -> None:
     assert not any(a.startswith((b"--include-from", b"--exclude-from")) for a in line)
 
 
+def test_owners_go_by_name_where_asked_for_on_other_machines() -> None:
+    def by_name(target: bytes) -> Settings:
+        return Settings(address(target), Preserve(owner_names=True))
+
+    assert b"--numeric-ids" in argv(b"h:/t")
+    assert b"--numeric-ids" not in argv(settings=by_name(b"h:/t"))
+    assert b"--numeric-ids" not in argv(settings=by_name(b"h::m"))
+    assert b"--numeric-ids" in argv(settings=by_name(b"/t"))
+
+
 def test_delete_is_asked_for_where_names_are_listed() -> None:
     assert b"--delete" not in argv()
     assert b"--delete" in argv(style=Style(prune=True))

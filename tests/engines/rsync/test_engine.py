@@ -266,18 +266,20 @@ def test_a_lost_directory_keeps_what_rules_protect(place: Place) -> None:
 
 def test_delete_excluded_takes_them_too(place: Place) -> None:
     place.target.mkdir()
+    write(place.source / "theirs")
     write(place.target / "mine.o")
     assert_done(place.sync(place.engine(rules=RULES, delete_excluded=True), tree()))
-    assert os.listdir(place.target) == []
+    assert os.listdir(place.target) == ["theirs"]
 
 
 def test_our_own_temporaries_never_travel_and_are_swept(place: Place) -> None:
     place.target.mkdir()
     write(place.source / ".instep-1.tmp")
+    write(place.source / "file")
     write(place.target / ".instep-2.tmp")
     write(place.target / ".f.AbC123")
     assert_done(place.sync(place.engine(), tree()))
-    assert os.listdir(place.target) == []
+    assert os.listdir(place.target) == ["file"]
 
 
 def test_big_files_wait_unless_flushing(place: Place) -> None:

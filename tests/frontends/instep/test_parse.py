@@ -99,6 +99,7 @@ GOLDEN: list[tuple[str, dict[str, object]]] = [
     ("--no-perms", {"preserve": Preserve(mode=False)}),
     ("--no-times --no-xattrs", {"preserve": Preserve(times=False, xattrs=False)}),
     ("--no-acls --no-hard-links --no-devices", {"preserve": Preserve(acls=False, hard_links=False, devices=False)}),
+    ("--owner-names", {"preserve": Preserve(owner_names=True)}),
     ("--bwlimit 100", {"bandwidth_bytes_per_s": 102400}),
     ("--bwlimit 1.5m", {"bandwidth_bytes_per_s": 1.5 * 1024 * 1024}),
     ("--bwlimit 2MB", {"bandwidth_bytes_per_s": 2_000_000}),

@@ -101,7 +101,7 @@ class NativeEngine:
             token=settings.token or secrets.token_hex(4),
             large_bytes=float("inf") if throttled else settings.large_bytes,
         )
-        self._throttled = throttled
+        self._all_later = throttled or settings.dry_run
         preserve = settings.preserve
         wanted = preserve.owner and preserve.mode and preserve.times
         self._last_read = last_read
@@ -173,23 +173,24 @@ class NativeEngine:
         outcome = Outcome()
         session = self._now
         assert session is not None
-        if len(changes) > NOW_PATHS or self._throttled or self._settings.dry_run:
+        if len(changes) > NOW_PATHS or self._all_later:
             return outcome, changes
         away = self._away()
         if away:
             outcome.away = away
             return outcome, ()
+        now_s = time.monotonic()
         if len(changes) == 1 and self._may_express and not batch.moves:
             change = changes[0]
             if change.content and change.scope is _ENTRY and change.path and change.path not in self._links.paths:
-                count = express(session, change, self._last_read)
+                count = express(session, change, now_s, self._last_read)
                 if count >= 0:
                     outcome.files = outcome.entries = 1
                     outcome.bytes_copied = count
                     self.progress.files += 1
                     self.progress.bytes_copied += count
                     return outcome, ()
-        until_s = time.monotonic() + NOW_S
+        until_s = now_s + NOW_S
         limited = self._is_limited(batch)
         stretch = Stretch(session, holds=limited or batch.deletions is Deletions.HELD)
         tally = stretch.tally

@@ -113,12 +113,15 @@ def reconcile(
     what = step(ours, theirs, content=content)
     tally.compared += 1
     if stat.S_ISREG(mode):
-        if what is _KEEP:
+        if what is _KEEP and (not leave or ours.st_nlink == 1):
             return _DONE
         if leave:
             if ours.st_nlink > 1 and session.settings.preserve.hard_links:
-                tally.linked.append((path, ours.st_dev, ours.st_ino, ours.st_nlink, what is not _ATTRIBUTES))
+                touched = what is not _ATTRIBUTES and what is not _KEEP
+                tally.linked.append((path, ours.st_dev, ours.st_ino, ours.st_nlink, touched))
                 return _LEFT
+            if what is _KEEP:
+                return _DONE
             if ours.st_size >= session.settings.large_bytes and what is not _ATTRIBUTES:
                 tally.large.append((path, ours.st_size))
                 return _LEFT

@@ -29,8 +29,11 @@ class Filler:
         attributes = session.attributes
         preserve = session.settings.preserve
         self._owner = (os.geteuid(), made.st_gid if made.st_mode & stat.S_ISGID else os.getegid())
+        self._keeps = preserve.mode
+        self._umask = session.settings.umask
         inherits = attributes.has_xattrs(target)  # a default ACL, most likely
-        self._plain = preserve.owner and preserve.mode and preserve.times and not inherits
+        # With one of them alone (rsync -rt keeps neither) there is more to think of.
+        self._plain = preserve.owner == preserve.mode and preserve.times and not inherits
 
     def copy(self, name: str, tally: Tally) -> bool:
         """Copy one regular file; False when it is not for here (large, linked, changing …): nothing was done then.
@@ -45,8 +48,10 @@ class Filler:
             info = os.fstat(opened)
             if not is_plain(info):
                 return False
-            own = info.st_uid == self._owner[0] and info.st_gid == self._owner[1]
-            if not put(self._session.attributes, opened, info, self._target, name, as_made=own):
+            as_made = info.st_uid == self._owner[0] and (
+                info.st_gid == self._owner[1] if self._keeps else not info.st_mode & 0o777 & self._umask
+            )
+            if not put(self._session.attributes, opened, info, self._target, name, as_made=as_made):
                 return False
         finally:
             os.close(opened)

@@ -209,6 +209,9 @@ def bring_linked(session: Session, links: Links, inode: Inode, *, content: bool)
                 if not _is(session.source, path, inode):
                     # Gone since it was looked at; whoever works on that report may have been here before us.
                     stretch.tally.racy.append(path)
+        if not _is(session.source, leader, inode):
+            # So has the name that they were linked to, perhaps at the target before all of them were.
+            stretch.tally.racy += (path for path in names if path != leader)
         return stretch.finish()
     finally:
         stretch.directories.close()

@@ -28,7 +28,7 @@ def delete_now(session: Session, tally: Tally, limit: MaxDelete, *, most: int, c
     """Make the deletions that ``tally`` has put off; False, and nothing done, when they are too many or it is full."""
     found = survey(tally.extra)
     count = found.names + count_below(session, found.below, most)
-    if count > min(most, limit.most(tally.present - found.names)) or tally.full:
+    if count > min(most, limit.most(tally.present - found.names, source=tally.compared)) or tally.full:
         return False
     tally.holds = False
     walk(session, [(path, content, False) for path in found.places], tally, entries_max=sys.maxsize, deep=False)
@@ -45,7 +45,7 @@ async def judge(pool: Pool, total: Tally, limit: MaxDelete, *, content: bool) ->
     found = survey(total.extra)
     total.extra = []
     kept = total.present - found.names
-    most = limit.most(kept)
+    most = limit.most(kept, source=total.compared)
     enough = max(most, COUNTED_LEAST)
     count = found.names
     for at in range(0, len(found.below), COUNT_PATHS):
@@ -53,7 +53,7 @@ async def judge(pool: Pool, total: Tally, limit: MaxDelete, *, content: bool) ->
             break
         count += Tally.of(await pool.run((COUNT, found.below[at : at + COUNT_PATHS], enough - count, False))).present
     if count > most:
-        return [], Held(count, kept + count, found.sample, counted=count <= enough)
+        return [], Held(count, kept + count, found.sample, counted=count <= enough, source_is_empty=not total.compared)
     levels = [(path, content, False) for path in found.places]
     share = max(1, min(PRUNE_PATHS, -(-len(levels) // pool.size)))
     return [(PRUNE, levels[at : at + share], 0, False) for at in range(0, len(levels), share)], None

@@ -20,6 +20,10 @@ from instep.engines.native.session import Session
 from instep.linux.openat import open_directory
 from instep.model import Change
 
+SHARED_S = 0.02
+"""What was read serves the other targets so long: those of the same turn. Where no events are seen (monitor poll) the
+index takes a file for held that rested before the batch for 0.05 s: this and a tick of the clock have to be less."""
+
 # NONBLOCK: a fifo put there meanwhile must not hang us.
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -40,35 +44,30 @@ def is_plain(info: os.stat_result) -> bool:
 class LastRead:
     """The file that was read last, for the other targets of the same mirror: a change is read once, not once a target.
 
-    What was read for a change serves for that very change only. The change log never adds to one that it has given out:
-    what is reported after that is another change, and is read anew.
+    What was read for a change serves for that very change only, and for SHARED_S. The change log never adds to one that
+    it has given out: what happens to the file after it was read is another change, and is read anew.
     """
 
-    __slots__ = ("_change", "_data", "_info")
+    __slots__ = ("_change", "_until_s", "above", "data", "info")
 
     def __init__(self) -> None:
         self._change: Change | None = None
-        self._info: os.stat_result | None = None
-        self._data = b""
+        self._until_s = 0.0
+        self.info: os.stat_result
+        """The fstat of the file; this and the others are there once something was kept."""
+        self.above: os.stat_result
+        """The fstat of its directory."""
+        self.data = b""
+        """The content, whole as it was at the fstat."""
 
-    def keep(self, change: Change, info: os.stat_result, data: bytes) -> None:
-        """Remember the content of a file without xattrs, whole as it was at its fstat ``info``."""
-        self._change, self._info, self._data = change, info, data
+    def keep(self, change: Change, now_s: float, info: os.stat_result, above: os.stat_result, data: bytes) -> None:
+        """Remember a plain file without xattrs that was read for this change, not before ``now_s``."""
+        self._change, self._until_s = change, now_s + SHARED_S
+        self.info, self.above, self.data = info, above, data
 
-    def of(self, change: Change, info: os.stat_result) -> bytes | None:
-        """The content, if it was read for this change and its lstat is still the same."""
-        was = self._info
-        if (
-            change is not self._change
-            or was is None
-            or was.st_ctime_ns != info.st_ctime_ns
-            or was.st_mtime_ns != info.st_mtime_ns
-            or was.st_size != info.st_size
-            or was.st_ino != info.st_ino
-            or was.st_dev != info.st_dev
-        ):
-            return None
-        return self._data
+    def is_of(self, change: Change, now_s: float) -> bool:
+        """Whether what is kept was read for this change, and just now."""
+        return change is self._change and now_s < self._until_s
 
 
 def put(
@@ -130,51 +129,61 @@ def _put(
     return False
 
 
-def express(session: Session, change: Change, last: LastRead | None) -> int:
+def express(session: Session, change: Change, now_s: float, last: LastRead | None) -> int:
     """Bring one changed small file over at once; the bytes copied, or -1 when it has to go the long road.
 
-    -1 means that nothing was done, errors included: the long road meets them again and tells them apart. ``last`` is
-    shared by all targets of a mirror; None where there is only one.
+    -1 means that nothing was done, errors included: the long road meets them again and tells them apart. ``now_s``: the
+    monotonic clock. ``last`` is shared by all targets of a mirror; None where there is only one.
     """
     parent, _, name = change.path.rpartition(b"/")
+    read = last if last is not None and last.is_of(change, now_s) else None
     try:
         if not parent:
-            return _express(session, session.source, session.target, name, change, last)
-        source = open_directory(session.source, parent)
+            if read is not None:
+                return _again(session, session.target, name, read)
+            return _express(session, session.source, session.target, name, change, now_s, last)
+        target = open_directory(session.target, parent)
         try:
-            target = open_directory(session.target, parent)
+            if read is not None:
+                return _again(session, target, name, read)
+            source = open_directory(session.source, parent)
             try:
-                return _express(session, source, target, name, change, last)
+                return _express(session, source, target, name, change, now_s, last)
             finally:
-                os.close(target)
+                os.close(source)
         finally:
-            os.close(source)
+            os.close(target)
     except OSError:
         return -1
 
 
-def _express(session: Session, source: int, target: int, name: bytes, change: Change, last: LastRead | None) -> int:
-    info = os.stat(name, dir_fd=source, follow_symlinks=False)
-    if not is_plain(info):
+def _express(
+    session: Session, source: int, target: int, name: bytes, change: Change, now_s: float, last: LastRead | None
+) -> int:
+    if not is_plain(os.stat(name, dir_fd=source, follow_symlinks=False)):
         return -1
-    data = None if last is None else last.of(change, info)
-    if data is not None:
-        done = _replace(session, None, info, data, target, name)
-    else:
-        opened = os.open(name, READ, dir_fd=source)
-        try:
-            info = os.fstat(opened)
-            if not is_plain(info):
-                return -1
-            data = os.read(opened, info.st_size + 1)
-            done = _replace(session, opened, info, data, target, name)
-            if done and last is not None and not session.attributes.has_xattrs(opened):
-                last.keep(change, info, data)
-        finally:
-            os.close(opened)
-    if not done:
+    opened = os.open(name, READ, dir_fd=source)
+    try:
+        info = os.fstat(opened)
+        if not is_plain(info):
+            return -1
+        data = os.read(opened, info.st_size + 1)
+        if not _replace(session, opened, info, data, target, name):
+            return -1
+        above = os.fstat(source)
+        if last is not None and not session.attributes.has_xattrs(opened):
+            last.keep(change, now_s, info, above, data)
+    finally:
+        os.close(opened)
+    os.utime(target, ns=(above.st_atime_ns, above.st_mtime_ns))
+    return info.st_size
+
+
+def _again(session: Session, target: int, name: bytes, read: LastRead) -> int:
+    """``_express`` of what another target of the mirror has just been given."""
+    info, above = read.info, read.above
+    if not _replace(session, None, info, read.data, target, name):
         return -1
-    above = os.fstat(source)
     os.utime(target, ns=(above.st_atime_ns, above.st_mtime_ns))
     return info.st_size
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import astuple, fields
@@ -11,6 +13,7 @@ from instep.engines.native.session import Session, Settings
 from instep.engines.native.stretch import Stretch
 from instep.engines.native.tally import Tally
 from instep.engines.native.tree import walk
+from instep.linux.prctl import die_with_parent
 from instep.model import Scope
 from instep.serving import Values, serve
 from instep.spec import Preserve, Rule
@@ -65,7 +68,12 @@ def work(session: Session, job: Values) -> Tally:
 
 
 def main() -> None:
-    """Serve jobs until stdin ends."""
+    """Serve jobs until stdin ends, or the daemon does: amid a job a worker would go on writing beside the next one."""
+    die_with_parent(signal.SIGKILL)
+    stdin = select.poll()
+    stdin.register(0, select.POLLIN)
+    if any(events & select.POLLHUP for _, events in stdin.poll(0)):
+        return  # It ended before it could be told to the kernel.
     source, target = int(sys.argv[1]), int(sys.argv[2])
 
     def prepare(greeting: Values) -> Callable[[Values], Values]:

@@ -189,7 +189,9 @@ def command(settings: Settings, abilities: Abilities, style: Style, *, compare_o
     at = settings.address
     argv = [settings.program, preserved(settings.preserve, abilities)]
     argv += [b"--recursive" if style.recurse else b"--no-recursive"]
-    argv += [b"--from0", b"--files-from=-", b"--modify-window=-1", b"--numeric-ids", b"--8-bit-output", OUT_FORMAT]
+    argv += [b"--from0", b"--files-from=-", b"--modify-window=-1", b"--8-bit-output", OUT_FORMAT]
+    if at.reach is Reach.LOCAL or not settings.preserve.owner_names:
+        argv.append(b"--numeric-ids")
     if style.ignore_times and not compare_only:
         argv.append(b"--ignore-times")
     if style.checksum:

@@ -74,6 +74,8 @@ class _Ended(NamedTuple):
     """rsync met a read error in the source, and then deletes nothing any more."""
     kept: int = 0
     """Names that both sides had, as far as a limited run told."""
+    names: int = 0
+    """Names that the source had, the same."""
 
 
 class RsyncEngine:
@@ -100,12 +102,15 @@ class RsyncEngine:
         dry_run: bool,
         max_delete: MaxDelete,
         big: Big | None,
+        locks: Callable[[], Sequence[int]] | None = None,
     ) -> None:
+        """``locks``: descriptors that an rsync keeps until it has ended, even if that is after our end."""
         self.parallel = PARALLEL
         self.progress = Progress()
         self._source = source
         self._source_fd = source_fd
         self._big = big
+        self._locks = locks
         self._max_delete = max_delete
         self._settings = Settings(
             address=address(target),
@@ -462,12 +467,12 @@ class RsyncEngine:
         if not run.style.limited or not (count := deletions_stopped(ended.stderr)):
             return ended
         run = run.styled(limited=False)
-        if count > self._max_delete.most(ended.kept):
-            outcome.held = await self._held(run, ended.kept, count, leave_out)
+        if count > self._max_delete.most(ended.kept, source=ended.names):
+            outcome.held = await self._held(run, ended, count, leave_out)
             run = run.styled(prune=False)  # Not the limited run's word: names that stood in the way stayed there.
         return await self._once(run, outcome, leave_out)
 
-    async def _held(self, run: Run, kept: int, count: int, leave_out: Sequence[bytes]) -> Held:
+    async def _held(self, run: Run, ended: _Ended, count: int, leave_out: Sequence[bytes]) -> Held:
         """The deletions that would be made, directories included; ``count`` if that cannot be found out."""
         found = 0
         tops: list[bytes] = []
@@ -484,7 +489,7 @@ class RsyncEngine:
         argv = command(self._settings, self._abilities, run.style, compare_only=True, leave_out=leave_out)
         await self._start(argv, run, on_line, lambda: False)
         count = max(count, found)
-        return Held(count, kept + count, tuple((tops + deeper)[:EXAMPLES]))
+        return Held(count, ended.kept + count, tuple((tops + deeper)[:EXAMPLES]), source_is_empty=not ended.names)
 
     async def _once(self, run: Run, outcome: Outcome, leave_out: Sequence[bytes]) -> _Ended:
         argv = command(self._settings, self._abilities, run.style, leave_out=leave_out, only=run.only)
@@ -518,7 +523,7 @@ class RsyncEngine:
                 progress.directories += 1
 
         ended = await self._start(argv, run, on_line, lambda: skipped)
-        return ended._replace(kept=max(0, names - created - 1))  # 1: the root
+        return ended._replace(kept=max(0, names - created - 1), names=max(0, names - 1))  # 1: the root
 
     async def _compare(self, run: Run, differing: list[Item]) -> _Ended:
         """What still differs, as rsync's own dry run has it."""
@@ -554,7 +559,8 @@ class RsyncEngine:
     ) -> _Ended:
         # By the descriptor, not by name: a root renamed or mounted over between the check and the run is still the
         # one that was looked at.
-        status, stderr = await _run(argv, b"/proc/self/fd/%d" % self._source_fd, run.listing(), on_line)
+        locks = self._locks() if self._locks is not None else ()
+        status, stderr = await _run(argv, b"/proc/self/fd/%d" % self._source_fd, run.listing(), on_line, locks)
         if log.isEnabledFor(logging.DEBUG):
             log.debug("rsync-ended", extra=fields(status=status, names=len(run.members), style=str(run.style)))
         return _Ended(status, stderr, skipped())
@@ -592,10 +598,14 @@ class RsyncEngine:
 
 
 async def _run(
-    argv: Sequence[bytes], directory: bytes, listing: bytes, on_line: Callable[[bytes], None]
+    argv: Sequence[bytes],
+    directory: bytes,
+    listing: bytes,
+    on_line: Callable[[bytes], None],
+    keeps: Sequence[int] = (),
 ) -> process.Exit:
     try:
-        return await process.run(argv, directory=directory, listing=listing, on_line=on_line)
+        return await process.run(argv, directory=directory, listing=listing, on_line=on_line, keeps=keeps)
     except OSError as error:  # EAGAIN, ENOMEM: no process can be made now; ENOENT: rsync is gone
         return process.Exit(CANNOT_START, str(error).encode())
 

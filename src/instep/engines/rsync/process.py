@@ -53,7 +53,12 @@ class Exit(NamedTuple):
 
 
 async def run(
-    argv: Sequence[bytes], *, directory: bytes | None, listing: bytes, on_line: Callable[[bytes], None]
+    argv: Sequence[bytes],
+    *,
+    directory: bytes | None,
+    listing: bytes,
+    on_line: Callable[[bytes], None],
+    keeps: Sequence[int] = (),
 ) -> Exit:
     """Run a program to its end. When cancelled, the program is ended first.
 
@@ -62,6 +67,7 @@ async def run(
         directory: where to run it; may be a magic link below /proc/self/fd.
         listing: its standard input.
         on_line: called with each line of its standard output, without the LF, in the loop's thread.
+        keeps: descriptors of ours that it holds open until its end.
     """
     with memory_file(listing) as stdin:
         # Its own session: an interrupt typed at the terminal is for the daemon alone, which then ends its children.
@@ -74,6 +80,7 @@ async def run(
             env={**os.environb, b"LC_ALL": b"C"},
             start_new_session=True,
             bufsize=0,
+            pass_fds=keeps,
         )
     assert process.stdout is not None
     assert process.stderr is not None

@@ -188,7 +188,8 @@ def _rows() -> Iterator[Option]:
         "max_delete",
         choice,
         "When a comparison of the whole tree would delete more names than this at a target, or than this share of "
-        "them, delete none, say so, and wait for the signal RTMIN+1. none or 100%: no limit.",
+        "them, delete none, say so, and wait for the signal RTMIN+1; the same, however few they are, when the source "
+        "is empty. none or 100%: no limit.",
     )
     yield _option(
         "--force-delete", Flag(), "force_delete", choice, "The comparison at this start may delete without limit."
@@ -207,6 +208,14 @@ def _rows() -> Iterator[Option]:
         ("devices", "devices", "Devices, sockets, FIFOs"),
     ):
         yield _option(f"--no-{name}", Flag(value=False), f"preserve.{field}", keep, f"{what} are not kept.")
+    yield _option(
+        "--owner-names",
+        Flag(),
+        "preserve.owner_names",
+        keep,
+        "On other machines an owner is whoever has the same name there, and where nobody has it, the same number; "
+        "without this option it is always the same number.",
+    )
 
     yield _option(
         "--initial-sync",
