@@ -13,7 +13,8 @@ from benchmarks.trees import clear, plant
 from instep.core.filters import Filter
 from instep.index.ledger import Ledger
 from instep.index.scan import Scanner
-from instep.model import Change, RelPath, Scope
+from instep.model import Change
+from instep.paths import RelPath, Scope
 
 
 @row("restart", "restart with an index, 1,000,000 files unchanged")

@@ -1,6 +1,6 @@
 """The values that travel through instep, from the kernel's report to the target's outcome.
 
-Nothing of ours is imported here, and nothing here does I/O. Paths are bytes: names on disk need not be
+Nothing of ours but ``paths`` is imported here, and nothing here does I/O. Paths are bytes: names on disk need not be
 valid text. Times that end in ``_s`` are seconds on a monotonic clock, unless a name says otherwise.
 """
 
@@ -9,36 +9,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, NewType
+from typing import NamedTuple
 
-RelPath = NewType("RelPath", bytes)
-"""A path below the source root: no leading, trailing or doubled slash; ``b""`` is the root itself."""
-
-ROOT = RelPath(b"")
-
-TEMPORARY_PREFIX = b".instep-"
-TEMPORARY_SUFFIX = b".tmp"
-
-
-def is_temporary(name: bytes) -> bool:
-    """True for the last component of a name that instep itself makes while it writes; such names never sync."""
-    return name.startswith(TEMPORARY_PREFIX) and name.endswith(TEMPORARY_SUFFIX)
-
-
-def is_within_temporary(path: bytes) -> bool:
-    """True for a path that is such a name, or below one."""
-    return path.find(TEMPORARY_PREFIX) >= 0 and any(is_temporary(name) for name in path.split(b"/"))
-
-
-class Scope(enum.IntEnum):
-    """How much has to be looked at again; a larger value includes the smaller ones."""
-
-    ENTRY = 0
-    """This one name: what it is now, or that it is gone (then with everything that was below it)."""
-    LIST = 1
-    """The names in this directory: what the source no longer has must go, what is new must come."""
-    TREE = 2
-    """Everything at and below this name."""
+from instep.paths import RelPath, Scope
 
 
 class Report(NamedTuple):

@@ -16,10 +16,10 @@ from instep.model import (
     Outcome,
     ProgramEnd,
     Progress,
-    RelPath,
     Report,
     Work,
 )
+from instep.paths import RelPath
 
 
 class Monitor(Protocol):

@@ -6,7 +6,8 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+
+from instep.rules import Preserve, Rule
 
 
 class EngineName(enum.Enum):
@@ -64,25 +65,6 @@ class Pace:
     """At least this long between the starts of two batches of one target."""
 
 
-Subject = Literal["directories", "others", "all"]
-"""Whose paths an expression is searched in."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One filter rule, in the order given: a pattern in rsync's language, or an expression of Python's ``re``.
-
-    Only the native engine and the index know expressions.
-    """
-
-    include: bool
-    pattern: bytes
-    origin: str = ""
-    """Where it stands, for messages: ``--exclude`` or ``FILE:LINE``."""
-    searched_in: Subject | None = None
-    """Not None: ``pattern`` is an expression, without groups, searched in the whole path of these objects."""
-
-
 @dataclass(frozen=True, slots=True)
 class RuleSource:
     """One filter option as it was given: a rule, or a pattern file."""
@@ -92,22 +74,6 @@ class RuleSource:
     text: bytes
     """The rule, or the absolute path of the file."""
     is_file: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Preserve:
-    """What is kept besides names, types and contents; all of it as far as the user may."""
-
-    owner: bool = True
-    mode: bool = True
-    times: bool = True
-    xattrs: bool = True
-    acls: bool = True
-    hard_links: bool = True
-    devices: bool = True
-    sparse: bool = True
-    owner_names: bool = False
-    """On other machines owners are those who have the same names there, where there are such; else the same numbers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from instep.linux.libc import libc
-from instep.model import Report, Scope
+from instep.model import Report
+from instep.paths import Scope
 from instep.ports import Monitor
 
 AT_FDCWD = -100

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 import pytest
 
 from instep.linux.libc import libc
-from instep.model import ROOT, RelPath, Report, Scope
+from instep.model import Report
+from instep.paths import ROOT, RelPath, Scope
 from instep.ports import Monitor
 from tests.conformance.conftest import Factory
 from tests.conformance.monitor_model import Mirror, compare, disturb, drain, exchange, fork, read_until, rounds

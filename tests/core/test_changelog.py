@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from instep.core import changelog as changelog_module
 from instep.core.changelog import ChangeLog, without_covered
-from instep.model import ROOT, Change, RelPath, Report, Scope
+from instep.model import Change, Report
+from instep.paths import ROOT, RelPath, Scope
 
 PATHS = [RelPath(path) for path in (b"a", b"b", b"a/x", b"a/y", b"a/x/1", b"c/d", b"c")]
 

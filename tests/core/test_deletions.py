@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instep.core.deletions import is_limited
-from instep.model import ROOT, Batch, Change, Deletions, RelPath, Scope
+from instep.model import Batch, Change, Deletions
+from instep.paths import ROOT, RelPath, Scope
 from instep.spec import MaxDelete
 
 WHOLE = Change(ROOT, Scope.TREE, content=False)

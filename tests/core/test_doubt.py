@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from instep.core.doubt import ABSENT_LOOKS_MAX, LOOKS_MAX, PAUSE_S, Doubts
-from instep.model import Aspect, Difference, RelPath
+from instep.model import Aspect, Difference
+from instep.paths import RelPath
 
 BEGAN_NS = 1000
 NOW_NS = 2000

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from instep.core import filters
 from instep.core.filters import Filter, parse_rule, parse_rule_text, parse_rules
 from instep.errors import UsageError
-from instep.model import ROOT, RelPath
-from instep.spec import Rule
+from instep.paths import ROOT, RelPath
+from instep.rules import Rule
 
 TREE = [
     b"a/", b"a/a", b"a/ab", b"a/b/", b"a/b/a", b"a/b/c/", b"a/b/c/ab", b"a/b/c/a/", b"b/", b"b/a/", b"b/a/b", b"b/ab", b"b/c",

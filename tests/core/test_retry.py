@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instep.core.retry import BACKOFF_MAX_S, WaitingRoom, backoff_s
-from instep.model import Change, RelPath
+from instep.model import Change
+from instep.paths import RelPath
 
 A, B = RelPath(b"a"), RelPath(b"b")
 

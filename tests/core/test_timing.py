@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instep.core.timing import CALM_PATHS, CALM_PATHS_PER_S, STORM_HOLD_S, STORM_QUIET_S, Spacing, big_wait_s
-from instep.model import Change, RelPath
+from instep.model import Change
+from instep.paths import RelPath
 from instep.spec import Pace
 
 

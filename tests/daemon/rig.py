@@ -11,7 +11,8 @@ from typing import Any
 from instep.core.changelog import ChangeLog
 from instep.daemon.target import Target
 from instep.errors import TargetAway
-from instep.model import ROOT, Batch, Change, Failure, Landmarks, Outcome, Postponed, Progress, RelPath, Report, Scope
+from instep.model import Batch, Change, Failure, Landmarks, Outcome, Postponed, Progress, Report
+from instep.paths import ROOT, RelPath, Scope
 
 PATIENCE_S = 2000.0
 

@@ -12,7 +12,8 @@ import pytest
 
 from instep.daemon.bringing import NO_SPACE, PARTIAL, UNREACHABLE, Bringing
 from instep.engines.native.engine import NativeEngine
-from instep.model import ROOT, Batch, Change, Outcome, Postponed, ProgramEnd, RelPath, Scope
+from instep.model import Batch, Change, Outcome, Postponed, ProgramEnd
+from instep.paths import ROOT, RelPath, Scope
 from instep.spec import EngineName, MirrorSpec, TargetSpec
 
 Work = Callable[[Bringing], Awaitable[None]]

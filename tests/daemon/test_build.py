@@ -6,7 +6,8 @@ import pytest
 
 from instep.daemon.build import Ground, build_engine
 from instep.errors import UsageError
-from instep.spec import EngineName, MirrorSpec, Rule, TargetSpec
+from instep.rules import Rule
+from instep.spec import EngineName, MirrorSpec, TargetSpec
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ import pytest
 from instep.daemon.handled import Handled
 from instep.daemon.workshop import Workshop
 from instep.linux.inotify import IN_CREATE, IN_DELETE, IN_MOVED_FROM, IN_MOVED_TO
-from instep.model import EventReport, Program, ProgramEnd, RelPath
+from instep.model import EventReport, Program, ProgramEnd
 from instep.monitors.inotify_events import InotifyEvents
+from instep.paths import RelPath
 from instep.ports import Place
 
 DEADLINE_S = 60.0

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from instep.daemon.target import Target
-from instep.model import Batch, Change, Deletions, Held, Outcome, Scope
+from instep.model import Batch, Change, Deletions, Held, Outcome
+from instep.paths import Scope
 from tests.daemon.rig import EVERYTHING, Mirrored, TellingEngine, jump
 
 HELD = Held(5000, 6000, (b"a", b"b"))

@@ -14,7 +14,8 @@ from instep.daemon.indexes import Indexes
 from instep.daemon.state import StateDirectory
 from instep.daemon.target import State, Target
 from instep.errors import TargetAway, TargetError, UsageError
-from instep.model import Batch, Change, Landmarks, Outcome, Progress, RelPath, Report, Scope
+from instep.model import Batch, Change, Landmarks, Outcome, Progress, Report
+from instep.paths import RelPath, Scope
 from instep.spec import InitialSync, MirrorSpec, TargetSpec
 
 HERE = Landmarks(b"here", frozenset({b"a", b"d"}))

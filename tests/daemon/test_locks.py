@@ -14,7 +14,8 @@ from instep.daemon.locks import TargetLocks
 from instep.daemon.state import StateDirectory
 from instep.errors import TargetError
 from instep.linux.flock import lock
-from instep.spec import MirrorSpec, Rule, TargetSpec
+from instep.rules import Rule
+from instep.spec import MirrorSpec, TargetSpec
 
 Make = Callable[..., TargetLocks]
 FAR = b"host:/backup"

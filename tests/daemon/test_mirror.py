@@ -9,7 +9,8 @@ import pytest
 
 from instep.daemon.mirror import Mirror
 from instep.daemon.target import Target
-from instep.model import ROOT, MonitorStatus, RelPath, Report, Scope
+from instep.model import MonitorStatus, Report
+from instep.paths import ROOT, RelPath, Scope
 from instep.spec import MirrorSpec
 
 

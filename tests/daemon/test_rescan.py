@@ -13,7 +13,8 @@ from instep.daemon.indexes import Compared, Indexes
 from instep.daemon.rescan import CALM_S, PAUSE_MAX_S, Rescan
 from instep.daemon.target import Target
 from instep.index.store import BrokenIndex
-from instep.model import RelPath, Report, Scope
+from instep.model import Report
+from instep.paths import RelPath, Scope
 from instep.spec import MaxDelete
 from instep.workers import WorkerDied
 from tests.daemon.rig import jump

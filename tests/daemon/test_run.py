@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from instep.daemon import kept, mirror, run
-from instep.model import ROOT, MonitorStatus, Report, Scope
+from instep.model import MonitorStatus, Report
+from instep.paths import ROOT, Scope
 from instep.spec import MirrorSpec, TargetSpec
 
 

@@ -12,8 +12,9 @@ import pytest
 from instep.core.filters import Filter
 from instep.daemon.state import StateDirectory, kept_apart, mirror_key, open_state
 from instep.errors import OperatorError
-from instep.model import RelPath
-from instep.spec import MaxDelete, MirrorSpec, Pace, Preserve, Rule, TargetSpec
+from instep.paths import RelPath
+from instep.rules import Preserve, Rule
+from instep.spec import MaxDelete, MirrorSpec, Pace, TargetSpec
 
 
 def spec_of(tmp_path: Path, place: Path, **more: object) -> MirrorSpec:

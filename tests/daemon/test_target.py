@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instep.daemon.target import AWAY_RETRY_MAX_S, State
-from instep.model import RelPath, Report, Scope
+from instep.model import Report
+from instep.paths import RelPath, Scope
 from tests.daemon.rig import Behaviour, Mirrored, TellingEngine, jump, paths_of
 
 Test = Callable[[], Coroutine[Any, Any, None]]

@@ -13,7 +13,8 @@ from instep.core.changelog import ChangeLog
 from instep.daemon.target import Target
 from instep.daemon.verify import DOUBTS_MAX, LOGGED_MAX, Look, changes_of, keep_verifying
 from instep.errors import TargetAway
-from instep.model import Aspect, Difference, RelPath, Report, Scope
+from instep.model import Aspect, Difference, Report
+from instep.paths import RelPath, Scope
 from instep.spec import Rounds
 from tests.daemon.rig import TellingEngine, jump
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from instep.daemon.workshop import Workshop
 from instep.engines.command.program import Interruption
-from instep.model import Batch, Call, Change, Interrupt, Program, ProgramEnd, RelPath
+from instep.model import Batch, Call, Change, Interrupt, Program, ProgramEnd
+from instep.paths import RelPath
 
 
 class Telling:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import replace
 
 import pytest
 
@@ -12,7 +11,7 @@ from instep.errors import UsageError
 from instep.frontends.rsyncwords import NOTHING, Wish, rate_bytes, wish
 from instep.spec import RuleSource
 
-ARCHIVE = replace(NOTHING, mode=True, times=True, owner=True, devices=True)
+ARCHIVE = NOTHING._replace(mode=True, times=True, owner=True, devices=True)
 
 
 @pytest.mark.parametrize(
@@ -21,9 +20,9 @@ ARCHIVE = replace(NOTHING, mode=True, times=True, owner=True, devices=True)
         ("", Wish()),
         ("-a", Wish(ARCHIVE)),
         ("-rlptgoD --delete -v --stats --progress", Wish(ARCHIVE)),
-        ("--archive --hard-links --acls -XS", Wish(replace(ARCHIVE, hard_links=True, acls=True, xattrs=True, sparse=True))),
+        ("--archive --hard-links --acls -XS", Wish(ARCHIVE._replace(hard_links=True, acls=True, xattrs=True, sparse=True))),
         ("-g", Wish(extra=(b"-g",), alters=True)),
-        ("-tz --rsh='ssh -p 22'", Wish(replace(NOTHING, times=True), extra=(b"-z", b"--rsh=ssh -p 22"))),
+        ("-tz --rsh='ssh -p 22'", Wish(NOTHING._replace(times=True), extra=(b"-z", b"--rsh=ssh -p 22"))),
         ("-e 'ssh -x'", Wish(extra=(b"-essh -x",))),
         ("-essh", Wish(extra=(b"-essh",))),
         ("--rsh ssh --omit-dir-times", Wish(extra=(b"--rsh=ssh", b"--omit-dir-times"), alters=True)),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from instep.index import journal as module
 from instep.index.journal import Journal, read_journal
-from instep.model import Scope
+from instep.paths import Scope
 
 PATHS = st.binary(min_size=0, max_size=300).filter(lambda path: b"\0" not in path)
 

@@ -11,7 +11,8 @@ from instep.index import ledger as module
 from instep.index.journal import Touched
 from instep.index.ledger import Ledger, NotBelieved, discard
 from instep.index.records import SIZE, UNKNOWN
-from instep.model import ROOT, Change, Landmarks, RelPath, Scope
+from instep.model import Change, Landmarks
+from instep.paths import ROOT, RelPath, Scope
 
 ONE = b"1" * SIZE
 HERE = Landmarks(b"here", frozenset({b"a", b"b"}))

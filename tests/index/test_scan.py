@@ -13,8 +13,8 @@ from instep.core.filters import Filter
 from instep.index.records import UNKNOWN, is_directory, parse, record
 from instep.index.scan import EVER, Finding, Findings, Scanner
 from instep.index.store import Store
-from instep.model import Scope
-from instep.spec import Rule
+from instep.paths import Scope
+from instep.rules import Rule
 
 ENTRY, TREE = int(Scope.ENTRY), int(Scope.TREE)
 

@@ -19,9 +19,10 @@ import pytest
 from instep.errors import SourceError, ToolMissing
 from instep.linux import fanotify as kernel
 from instep.linux.handles import handle_of, open_handle
-from instep.model import ROOT, RelPath, Report, Scope
+from instep.model import Report
 from instep.monitors import fanotify, places
 from instep.monitors.fanotify import FanotifyMonitor, why_unavailable
+from instep.paths import ROOT, RelPath, Scope
 
 pytestmark = [
     pytest.mark.root,

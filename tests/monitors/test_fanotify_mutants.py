@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from instep.model import Report, Scope
+from instep.model import Report
 from instep.monitors.fanotify import FanotifyMonitor, why_unavailable
 from instep.monitors.places import Places
+from instep.paths import Scope
 from tests.conformance.monitor_model import rounds
 
 

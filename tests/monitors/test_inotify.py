@@ -20,11 +20,12 @@ import pytest
 
 from instep.errors import SourceError, ToolMissing
 from instep.linux import inotify as kernel
-from instep.model import ROOT, RelPath, Report, Scope
+from instep.model import Report
 from instep.monitors import inotify
 from instep.monitors.inotify import InotifyMonitor, why_unavailable
 from instep.monitors.inotify_tree import Node, Tree, below
 from instep.monitors.inotify_watches import Watches
+from instep.paths import ROOT, RelPath, Scope
 from tests.conformance.monitor_model import drain, fork, read_until, rounds
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is a facility of Linux")

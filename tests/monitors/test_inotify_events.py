@@ -18,8 +18,9 @@ from instep.linux.inotify import (
     IN_MOVED_FROM,
     IN_MOVED_TO,
 )
-from instep.model import EventReport, Report, Scope
+from instep.model import EventReport, Report
 from instep.monitors.inotify_events import InotifyEvents
+from instep.paths import Scope
 
 NAMES = {
     IN_ATTRIB: "attrib", IN_CLOSE_WRITE: "close", IN_CREATE: "create", IN_DELETE: "delete", IN_MODIFY: "modify",

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from instep.errors import SourceError
-from instep.model import RelPath, Report, Scope
+from instep.model import Report
 from instep.monitors import poll
 from instep.monitors.poll import PollMonitor, why_unavailable
+from instep.paths import RelPath, Scope
 from tests.conformance.monitor_model import Mirror, drain, snapshot
 
 

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from instep.model import is_temporary
+from instep.paths import is_temporary
 from tests.system.daemon_process import DaemonProcess, Event, wait_until
 
 ENGINES = ["native", "rsync"]

@@ -12,7 +12,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Collection
 
-from instep.model import ROOT, Change, RelPath, Report, Scope
+from instep.model import Change, Report
+from instep.paths import ROOT, RelPath, Scope
 
 MOVE_SCAN_MAX = 4096
 """Past so many pending slots a move is not looked into: both names are brought in step instead. Guessed: 0.3 ms."""

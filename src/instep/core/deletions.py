@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from instep.model import Batch, Deletions, Scope
+from instep.model import Batch, Deletions
+from instep.paths import Scope
 from instep.spec import MaxDelete
 
 

@@ -16,7 +16,8 @@ import heapq
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from instep.model import Difference, RelPath
+from instep.model import Difference
+from instep.paths import RelPath
 
 LOOKS_MAX = 5
 ABSENT_LOOKS_MAX = 8

@@ -20,8 +20,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from instep.errors import UsageError
-from instep.model import ROOT, TEMPORARY_PREFIX, TEMPORARY_SUFFIX, RelPath, is_within_temporary
-from instep.spec import Rule
+from instep.paths import ROOT, TEMPORARY_PREFIX, TEMPORARY_SUFFIX, RelPath, is_within_temporary
+from instep.rules import Rule
 
 DIRECTORIES_MAX = 50_000
 """Directories whose verdict is remembered; past it they are forgotten, all at once. About 10 MB (guessed)."""

@@ -11,7 +11,8 @@ import zlib
 from collections.abc import Iterator, KeysView, ValuesView
 from dataclasses import dataclass
 
-from instep.model import Change, RelPath
+from instep.model import Change
+from instep.paths import RelPath
 
 BACKOFF_MIN_S = 1.0
 BACKOFF_MAX_S = 300.0

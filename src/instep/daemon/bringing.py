@@ -10,7 +10,8 @@ from dataclasses import replace
 from instep.daemon.build import Ground, build_engine
 from instep.errors import OperatorError, TargetAway
 from instep.linux.openat import DIRECTORY
-from instep.model import Batch, Change, Failure, Outcome, ProgramEnd, RelPath
+from instep.model import Batch, Change, Failure, Outcome, ProgramEnd
+from instep.paths import RelPath
 from instep.ports import Engine
 from instep.spec import MirrorSpec
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from instep.core.filters import Filter
 from instep.core.timing import big_wait_s
 from instep.errors import UsageError
-from instep.model import RelPath, is_within_temporary
+from instep.paths import RelPath, is_within_temporary
 from instep.ports import Engine, Monitor, Place, Verifier
-from instep.spec import EngineName, MirrorSpec, Rule, TargetSpec
+from instep.rules import Rule
+from instep.spec import EngineName, MirrorSpec, TargetSpec
 
 if TYPE_CHECKING:
     from instep.daemon.locks import TargetLocks

@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from instep.errors import OperatorError
 from instep.linux.unixsocket import address
 from instep.logs import fields
-from instep.model import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
+from instep.paths import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ import os
 from collections.abc import Sequence
 
 from instep.logs import fields
-from instep.model import Change, Deletions, Held, Outcome, Scope
+from instep.model import Change, Deletions, Held, Outcome
+from instep.paths import Scope
 
 log = logging.getLogger(__name__)
 

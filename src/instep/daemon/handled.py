@@ -12,20 +12,8 @@ from instep.daemon.sight import OwnSight, Sight
 from instep.daemon.workshop import Workshop
 from instep.linux.inotify import IN_CREATE, IN_MOVED_FROM, IN_MOVED_TO
 from instep.logs import fields
-from instep.model import (
-    ROOT,
-    TEMPORARY_PREFIX,
-    Batch,
-    Call,
-    EventReport,
-    Interrupt,
-    Program,
-    RelPath,
-    Report,
-    Scope,
-    is_temporary,
-    is_within_temporary,
-)
+from instep.model import Batch, Call, EventReport, Interrupt, Program, Report
+from instep.paths import ROOT, TEMPORARY_PREFIX, RelPath, Scope, is_temporary, is_within_temporary
 from instep.ports import Handler, Place
 
 log = logging.getLogger(__name__)

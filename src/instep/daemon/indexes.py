@@ -21,7 +21,8 @@ from instep.index.scan import Finding
 from instep.index.store import BrokenIndex
 from instep.linux.mounts import mount_of
 from instep.logs import fields
-from instep.model import ROOT, Landmarks, RelPath, Report, Scope
+from instep.model import Landmarks, Report
+from instep.paths import ROOT, RelPath, Scope
 from instep.spec import InitialSync, MirrorSpec, MonitorName
 
 log = logging.getLogger(__name__)

@@ -25,8 +25,9 @@ from instep.daemon.state import StateDirectory
 from instep.errors import TargetError
 from instep.linux.flock import Process, holder, lock, user_name
 from instep.logs import fields
-from instep.model import RelPath
-from instep.spec import MirrorSpec, Rule, TargetSpec
+from instep.paths import RelPath
+from instep.rules import Rule
+from instep.spec import MirrorSpec, TargetSpec
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,8 @@ from instep.daemon.targets import Built, build_targets
 from instep.daemon.verify import keep_verifying
 from instep.errors import SourceError
 from instep.logs import fields
-from instep.model import ROOT, Report, Scope
+from instep.model import Report
+from instep.paths import ROOT, Scope
 from instep.ports import Monitor
 from instep.spec import InitialSync, MirrorSpec, MonitorName, Rounds
 

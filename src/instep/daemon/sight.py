@@ -8,7 +8,7 @@ from typing import Protocol
 
 from instep.daemon.build import build_event_monitor
 from instep.linux.openat import listed, still_names
-from instep.model import RelPath
+from instep.paths import RelPath
 from instep.ports import Monitor, Place
 
 

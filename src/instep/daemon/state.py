@@ -14,7 +14,8 @@ from dataclasses import replace
 from instep.core.filters import anchored
 from instep.errors import OperatorError, TargetError, UsageError
 from instep.logs import fields
-from instep.spec import MirrorSpec, Rule
+from instep.rules import Rule
+from instep.spec import MirrorSpec
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def mirror_key(spec: MirrorSpec) -> str:
         spec.source,
         tuple((target.address, target.engine.value) for target in spec.targets),
         tuple((rule.include, rule.pattern, rule.searched_in) for rule in spec.rules),
-        tuple(getattr(spec.preserve, name) for name in spec.preserve.__slots__),
+        tuple(spec.preserve),
         (spec.delete, spec.delete_excluded, spec.one_file_system),
         spec.rsync_args,
     )

@@ -16,7 +16,8 @@ from instep.core.timing import Spacing
 from instep.daemon.deletions import DeletionGuard
 from instep.errors import TargetAway, TargetError
 from instep.logs import fields
-from instep.model import ROOT, Batch, Change, Deletions, Outcome, RelPath, Scope
+from instep.model import Batch, Change, Deletions, Outcome
+from instep.paths import ROOT, RelPath, Scope
 from instep.ports import Attentive, Engine
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,8 @@ from instep.index.ledger import Commit, Ledger, NotBelieved, discard
 from instep.index.records import is_directory
 from instep.index.store import BrokenIndex
 from instep.logs import fields
-from instep.model import ROOT, Batch, Landmarks
+from instep.model import Batch, Landmarks
+from instep.paths import ROOT
 from instep.workers import WorkerDied
 
 T = TypeVar("T")

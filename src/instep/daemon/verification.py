@@ -20,7 +20,8 @@ from instep.daemon.targets import Built, build_targets
 from instep.daemon.verify import AGAIN_MAX, Look, changes_of
 from instep.errors import SourceError, TargetAway
 from instep.logs import fields
-from instep.model import Aspect, Difference, RelPath, Verified
+from instep.model import Aspect, Difference, Verified
+from instep.paths import RelPath
 from instep.ports import Verifier
 from instep.spec import TargetSpec, VerificationSpec
 

@@ -12,7 +12,8 @@ from instep.core.doubt import Doubts
 from instep.daemon.target import State, Target
 from instep.errors import OperatorError, TargetAway
 from instep.logs import fields
-from instep.model import Aspect, Change, Difference, Scope, Verified
+from instep.model import Aspect, Change, Difference, Verified
+from instep.paths import Scope
 from instep.ports import Verifier
 from instep.spec import Rounds
 

@@ -14,7 +14,8 @@ from typing import Final
 
 from instep.errors import UsageError
 from instep.frontends.instep.output import escaped
-from instep.spec import Preserve, RuleSource
+from instep.rules import Preserve
+from instep.spec import RuleSource
 
 NOTHING: Final = Preserve(
     owner=False, mode=False, times=False, xattrs=False, acls=False, hard_links=False, devices=False, sparse=False
@@ -101,7 +102,7 @@ def wish(words: Iterable[str], *, origin: str) -> Wish:
     # rsync keeps owner and group apart; the engines know the pair.
     pair = found._letters.count("o") > 0, found._letters.count("g") > 0  # noqa: SLF001  # its own field
     if all(pair):
-        return replace(found, preserve=replace(found.preserve, owner=True), _letters="")
+        return replace(found, preserve=found.preserve._replace(owner=True), _letters="")
     if any(pair):
         return replace(found, extra=(*found.extra, b"-o" if pair[0] else b"-g"), alters=True, _letters="")
     return found
@@ -149,7 +150,7 @@ def _next(rest: Iterator[str], name: str, origin: str) -> str:
 
 def _letter(found: Wish, letter: str, value: str | None) -> Wish:
     if letter in _KEPT:
-        kept = replace(found.preserve, **dict.fromkeys(_KEPT[letter], True))
+        kept = found.preserve._replace(**dict.fromkeys(_KEPT[letter], True))
         return replace(found, preserve=kept)
     if letter in "og":
         return replace(found, _letters=found._letters + letter)  # noqa: SLF001  # its own field
@@ -175,7 +176,7 @@ def _long(found: Wish, name: str, value: str | None) -> Wish:
     if name == "--bwlimit" and (rate := rate_bytes(value or "0")) is not None:
         return replace(found, bandwidth_bytes_per_s=rate)
     if name in ("--devices", "--specials"):
-        return replace(found, preserve=replace(found.preserve, devices=True))
+        return replace(found, preserve=found.preserve._replace(devices=True))
     word = (name if value is None else f"{name}={value}").encode(errors="surrogateescape")
     return replace(found, extra=(*found.extra, word), alters=found.alters or name not in _TRANSPORT_LONG)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import mmap
 import os
 
-from instep.model import Scope
+from instep.paths import Scope
 
 GROW_BYTES = 1 << 18
 _MARKS = {Scope.ENTRY: b"e", Scope.LIST: b"l", Scope.TREE: b"t"}

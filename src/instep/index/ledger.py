@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from instep.index.journal import Journal, Touched, merged, read_journal
 from instep.index.records import UNKNOWN, parse, record
 from instep.index.store import BrokenIndex, Store
-from instep.model import ROOT, Change, Landmarks, RelPath, Scope
+from instep.model import Change, Landmarks
+from instep.paths import ROOT, RelPath, Scope
 
 FOLD_ROWS = 20_000
 """After so many rows about single names these go into the texts of their directories."""

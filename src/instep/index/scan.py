@@ -11,13 +11,12 @@ import os
 import stat
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from instep.core.filters import Filter
 from instep.index.records import UNKNOWN, identity_only, is_directory, named_record, parse, record, same_directory
 from instep.index.store import Store
 from instep.linux.openat import open_directory
-from instep.model import TEMPORARY_PREFIX, RelPath, Scope
+from instep.paths import TEMPORARY_PREFIX, RelPath, Scope
 
 EVER = 1 << 63
 """Later than any time of an inode."""
@@ -35,29 +34,40 @@ Level = tuple[bytes, int]
 """A directory that was brought over whole by a batch that began at this time (ns, the system's clock)."""
 
 
-@dataclass(slots=True)
 class Findings:
     """What a piece of a comparison found."""
 
-    reports: list[Finding] = field(default_factory=list)
-    gone: list[Finding] = field(default_factory=list)
-    """The same for names that a target holds and the source does not."""
-    gone_entries: int = 0
-    """How many names those are, with all that is below them at the target."""
-    entries: int = 0
-    """Entries looked at."""
-    levels: list[bytes] = field(default_factory=list)
-    """Directories still to be looked into."""
+    __slots__ = ("entries", "gone", "gone_entries", "levels", "reports")
+
+    def __init__(
+        self,
+        reports: list[Finding] | None = None,
+        gone: list[Finding] | None = None,
+        gone_entries: int = 0,
+        entries: int = 0,
+        levels: list[bytes] | None = None,
+    ) -> None:
+        self.reports = reports or []
+        self.gone = gone or []
+        """The same for names that a target holds and the source does not."""
+        self.gone_entries = gone_entries
+        """How many names those are, with all that is below them at the target."""
+        self.entries = entries
+        """Entries looked at."""
+        self.levels = levels or []
+        """Directories still to be looked into."""
 
 
-@dataclass(slots=True)
 class Survey:
     """What there is in a piece of the source."""
 
-    directories: list[tuple[bytes, int, bytes]] = field(default_factory=list)
-    """(path, began, text)"""
-    entries: int = 0
-    levels: list[Level] = field(default_factory=list)
+    __slots__ = ("directories", "entries", "levels")
+
+    def __init__(self) -> None:
+        self.directories: list[tuple[bytes, int, bytes]] = []
+        """(path, began, text)"""
+        self.entries = 0
+        self.levels: list[Level] = []
 
 
 class Scanner:

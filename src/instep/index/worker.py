@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import astuple
 
 from instep.core.filters import Filter
 from instep.index.scan import Scanner
 from instep.index.store import BrokenIndex, Store
+from instep.rules import Rule
 from instep.serving import Values, serve
-from instep.spec import Rule
 
 COMPARE = 0
 """(COMPARE, (number of the comparison, path of a store, …), [directory, …], entries_max) -> Findings, or (reason,)"""
@@ -20,7 +19,7 @@ SURVEY = 1
 
 def greeting(rules: tuple[Rule, ...], *, one_file_system: bool) -> Values:
     """What a worker is told first."""
-    return (tuple(astuple(rule) for rule in rules), one_file_system)
+    return (tuple(tuple(rule) for rule in rules), one_file_system)
 
 
 class _Work:

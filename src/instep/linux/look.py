@@ -6,7 +6,8 @@ import os
 import stat
 
 from instep.linux.openat import open_directory
-from instep.model import Aspect, Difference, RelPath
+from instep.model import Aspect, Difference
+from instep.paths import RelPath
 
 _KINDS = {
     stat.S_IFREG: "a file",

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from instep.errors import SourceError, ToolMissing
 from instep.linux.mounts import Mount, mount_of
-from instep.model import RelPath
 from instep.monitors import fanotify, inotify, poll
 from instep.monitors.inotify_watches import watch_limit
+from instep.paths import RelPath
 from instep.ports import Monitor
 from instep.spec import MonitorName
 

@@ -46,9 +46,10 @@ from instep.linux.fanotify import (
 from instep.linux.handles import path_of
 from instep.linux.mounts import MOUNTINFO, mount_id_of, read_mounts
 from instep.logs import fields
-from instep.model import ROOT, MonitorStatus, RelPath, Report, Scope
+from instep.model import MonitorStatus, Report
 from instep.monitors.fanotify_mounts import MountsBelow, armed, is_seen, refusal
 from instep.monitors.places import Below, Places
+from instep.paths import ROOT, RelPath, Scope
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from instep.linux import fanotify
 from instep.linux.handles import file_system_id, handle_of, open_handle, path_of
 from instep.linux.mounts import Mount, mount_id_of, mount_of
 from instep.linux.openat import open_directory
-from instep.model import RelPath
 from instep.monitors.places import GONE, Below
+from instep.paths import RelPath
 
 _PATH_ONLY = getattr(os, "O_PATH", 0) | os.O_CLOEXEC
 

@@ -21,8 +21,9 @@ from instep.linux.inotify import (
     IN_Q_OVERFLOW,
     IN_UNMOUNT,
 )
-from instep.model import ROOT, EventReport, RelPath, Report, Scope
+from instep.model import EventReport, Report
 from instep.monitors.inotify import InotifyMonitor
+from instep.paths import ROOT, RelPath, Scope
 
 _LOST = IN_IGNORED | IN_UNMOUNT | IN_DELETE_SELF | IN_MOVE_SELF
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from instep.model import ROOT, RelPath
+from instep.paths import ROOT, RelPath
 
 DEAD = 1
 """Taken out of the tree, with everything below; its watches are given back piece by piece."""

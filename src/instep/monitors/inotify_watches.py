@@ -23,8 +23,9 @@ from collections.abc import Callable, Sequence
 from instep.linux import inotify
 from instep.linux.openat import open_directory
 from instep.logs import fields
-from instep.model import ROOT, RelPath, Report, Scope
+from instep.model import Report
 from instep.monitors.inotify_tree import BLIND, DEAD, Node, Tree, below
+from instep.paths import ROOT, RelPath, Scope
 
 log = logging.getLogger(__name__)
 

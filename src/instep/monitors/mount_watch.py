@@ -10,7 +10,7 @@ import os
 import select
 
 from instep.linux.mounts import MOUNTINFO, read_mounts
-from instep.model import RelPath
+from instep.paths import RelPath
 
 
 class MountWatch:

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 
 from instep.linux.handles import file_system_id, open_handle, path_of
 from instep.linux.openat import open_directory
-from instep.model import ROOT, RelPath
+from instep.paths import ROOT, RelPath
 
 PLACES_MAX = 100_000
 """Directories remembered (168 bytes each, measured), then all are forgotten: looking one up again takes 8 to 19 us."""

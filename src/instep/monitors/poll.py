@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from instep.errors import SourceError
 from instep.linux.openat import open_directory
 from instep.logs import fields
-from instep.model import ROOT, MonitorStatus, RelPath, Report, Scope
+from instep.model import MonitorStatus, Report
+from instep.paths import ROOT, RelPath, Scope
 
 log = logging.getLogger(__name__)
 

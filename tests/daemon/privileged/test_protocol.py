@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from instep.daemon.privileged import protocol
 from instep.daemon.privileged.protocol import Ask, Start, Violation
-from instep.model import EventReport, Interrupt, Program, RelPath, Report, Scope
+from instep.model import EventReport, Interrupt, Program, Report
+from instep.paths import RelPath, Scope
 
 VARIABLES = frozenset({b"CLSYNC_STATUS", b"CLSYNC_ITERATION"})
 words = st.binary(max_size=20).map(lambda word: word.replace(b"\0", b"x"))

@@ -11,15 +11,16 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, Self, TypeVar
 
 import pytest
 
 from instep.engines.native.engine import NativeEngine
 from instep.engines.native.session import Settings
-from instep.model import ROOT, Batch, Change, Deletions, Outcome, RelPath, Scope
-from instep.spec import MaxDelete, Preserve
+from instep.model import Batch, Change, Deletions, Outcome
+from instep.paths import ROOT, RelPath, Scope
+from instep.rules import Preserve
+from instep.spec import MaxDelete
 from tests.trees import assert_equal
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ class Rig:
             if not os.path.isdir(path):
                 os.mkdir(path, 0o755)
         self.source_fd = os.open(self.src, os.O_RDONLY | os.O_DIRECTORY)
-        self.settings = replace(Settings(Preserve(), umask=0o022), **settings)
+        self.settings = Settings(Preserve(), umask=0o022)._replace(**settings)
         self.waits: list[int] = []
         self.wait_s = 0.0
         self.engine = NativeEngine(

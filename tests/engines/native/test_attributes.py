@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from instep.model import ROOT, Scope
-from instep.spec import Preserve
+from instep.paths import ROOT, Scope
+from instep.rules import Preserve
 from tests.engines.native.rig import NOBODY, Rig, mounted, needs_root, read, well, write
 
 CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net_bind_service=ep, linux/capability.h

@@ -7,7 +7,6 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,8 +15,9 @@ from instep.engines.native.compare import Comparison
 from instep.engines.native.session import Session, Settings
 from instep.engines.native.verifier import NativeVerifier
 from instep.errors import TargetAway
-from instep.model import Aspect, Difference, RelPath
-from instep.spec import Preserve, Rule
+from instep.model import Aspect, Difference
+from instep.paths import RelPath
+from instep.rules import Preserve, Rule
 from tests.engines.native.rig import as_nobody, mounted, needs_root, write
 from tests.trees import inodes
 
@@ -44,7 +44,7 @@ class Trees:
     def comparison(self, *, checksum: bool = False, **settings: Any) -> Comparison:
         roots = [os.open(root, os.O_RDONLY | os.O_DIRECTORY) for root in (self.src, self.dst)]
         self.fds += roots
-        wanted = replace(Settings(Preserve()), **settings)
+        wanted = Settings(Preserve())._replace(**settings)
         return Comparison(Session(roots[0], roots[1], wanted), checksum=checksum)
 
     def close(self) -> None:

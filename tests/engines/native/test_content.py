@@ -17,7 +17,8 @@ import pytest
 from instep.engines.native import content as bytes_of
 from instep.engines.native.attributes import Attributes
 from instep.engines.native.content import Brake, Cancelled, patch, same
-from instep.model import ROOT, Batch, Scope
+from instep.model import Batch
+from instep.paths import ROOT, Scope
 from tests.engines.native.rig import Rig, mounted, needs_root, read, temporaries, well, write
 from tests.trees import assert_equal
 

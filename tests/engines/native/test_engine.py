@@ -18,7 +18,8 @@ from instep.engines.native.attributes import Attributes
 from instep.engines.native.engine import NOW_ENTRIES
 from instep.engines.native.session import Session
 from instep.errors import TargetAway, TargetError
-from instep.model import Batch, Scope
+from instep.model import Batch
+from instep.paths import Scope
 from tests.engines.native.rig import Rig, mounted, needs_root, read, temporaries, well, write
 from tests.trees import assert_equal, inodes, snapshot
 

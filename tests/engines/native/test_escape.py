@@ -14,7 +14,7 @@ import pytest
 
 from instep.engines.native import remove as removing
 from instep.linux.openat import open_directory
-from instep.model import Scope
+from instep.paths import Scope
 from tests.engines.native.rig import Rig, as_nobody, needs_root, read, temporaries, well, write
 from tests.trees import assert_equal, inodes, snapshot, walk
 

@@ -9,8 +9,10 @@ import pytest
 from instep.engines.native import pruning
 from instep.engines.native.extra import count_below, survey
 from instep.engines.native.session import Session, Settings
-from instep.model import ROOT, Deletions, Held, Scope
-from instep.spec import MaxDelete, Preserve, Rule
+from instep.model import Deletions, Held
+from instep.paths import ROOT, Scope
+from instep.rules import Preserve, Rule
+from instep.spec import MaxDelete
 from tests.engines.native.rig import Rig, mounted, needs_root, read, temporaries, well, write
 
 both_roads = pytest.mark.parametrize("now", [True, False])

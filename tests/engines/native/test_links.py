@@ -15,8 +15,9 @@ import pytest
 from instep.engines.native import engine
 from instep.engines.native.links import Inode, Links, seek
 from instep.engines.native.session import Session
-from instep.model import Batch, RelPath, Scope
-from instep.spec import Preserve, Rule
+from instep.model import Batch
+from instep.paths import RelPath, Scope
+from instep.rules import Preserve, Rule
 from tests.engines.native.rig import Rig, read, well, write
 from tests.trees import assert_equal
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from instep.model import Scope
+from instep.paths import Scope
 from tests.engines.native.rig import IS_ROOT, Rig, temporaries, well, write
 from tests.trees import assert_equal
 

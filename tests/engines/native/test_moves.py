@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from instep.model import Scope
-from instep.spec import Rule
+from instep.paths import Scope
+from instep.rules import Rule
 from tests.engines.native.rig import Rig, read, well, write
 from tests.trees import assert_equal
 

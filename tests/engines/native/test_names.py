@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from instep.linux.openat import open_directory
-from instep.model import ROOT, Scope
+from instep.paths import ROOT, Scope
 from tests.engines.native.rig import Rig, read, well, write
 from tests.trees import assert_equal, snapshot
 

@@ -9,7 +9,7 @@ import tempfile
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from instep.model import Scope
+from instep.paths import Scope
 from tests.engines.native.rig import Rig, well, write
 from tests.trees import assert_equal
 

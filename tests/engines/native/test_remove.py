@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from instep.model import Scope
-from instep.spec import Rule
+from instep.paths import Scope
+from instep.rules import Rule
 from tests.engines.native.rig import Rig, mounted, needs_root, read, temporaries, well, write
 from tests.trees import snapshot
 

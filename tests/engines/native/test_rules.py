@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from instep.model import Scope
-from instep.spec import Rule
+from instep.paths import Scope
+from instep.rules import Rule
 from tests.engines.native.rig import Rig, well, write
 
 RULES = (

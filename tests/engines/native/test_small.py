@@ -11,8 +11,9 @@ import pytest
 from instep.engines.native import small
 from instep.engines.native.session import Session, Settings
 from instep.engines.native.small import SHARED_S, LastRead, express
-from instep.model import Change, RelPath
-from instep.spec import Preserve
+from instep.model import Change
+from instep.paths import RelPath
+from instep.rules import Preserve
 from tests.engines.native.rig import read, write
 from tests.trees import assert_equal
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from instep.engines.native import tree
-from instep.model import Scope
+from instep.paths import Scope
 from tests.engines.native.rig import Rig, write
 
 

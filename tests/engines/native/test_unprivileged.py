@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from instep.engines.native import engine
-from instep.model import Scope
+from instep.paths import Scope
 from tests.engines.native.rig import NOBODY, Rig, as_nobody, needs_root, read, temporaries, well, write
 from tests.trees import difference, snapshot
 

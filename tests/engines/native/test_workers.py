@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -119,3 +120,12 @@ def test_workers_go_home_after_a_rest(rig: Rig, monkeypatch: pytest.MonkeyPatch)
 
     rig.run(rest())
     rig.clean(rig.bring(b"1", now=False))
+
+
+@pytest.mark.parametrize("worker", ["instep.engines.native.worker", "instep.index.worker"])
+def test_a_worker_loads_little(worker: str) -> None:
+    """It is started for a piece of work, and dataclasses take half as long to load as all the rest."""
+    code = f"import sys; sys.path.insert(0, {module._LIBRARY!r}); import {worker}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, check=True, text=True).stdout
+    assert not {"dataclasses", "asyncio", "logging", "inspect", "instep.model", "instep.spec"} & set(loaded.split())
+    assert worker in loaded.split()

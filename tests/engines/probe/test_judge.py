@@ -7,7 +7,7 @@ import pytest
 from instep.engines.probe import far, judge
 from instep.engines.probe.reach import Facts, taken_down
 from instep.inspection import Finding, Verdict
-from instep.spec import Preserve
+from instep.rules import Preserve
 
 GIB = 1 << 30
 

@@ -17,8 +17,10 @@ from instep.engines.remote.connection import remote_command
 from instep.engines.remote.contents import Contents
 from instep.engines.remote.engine import RemoteEngine
 from instep.engines.remote.session import Settings
-from instep.model import ROOT, Batch, Change, Outcome, RelPath, Scope
-from instep.spec import Compress, MaxDelete, Preserve
+from instep.model import Batch, Change, Outcome
+from instep.paths import ROOT, RelPath, Scope
+from instep.rules import Preserve
+from instep.spec import Compress, MaxDelete
 from tests.trees import assert_equal
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from instep.model import Scope
+from instep.paths import Scope
 from instep.spec import Compress
 from tests.engines.remote.rig import Rig, needs_root, read, write
 

@@ -20,7 +20,8 @@ from instep.engines import ssh
 from instep.engines.remote import agent, connection
 from instep.engines.remote.connection import NoPython
 from instep.errors import TargetAway, TargetError
-from instep.model import ROOT, Batch, Change, Outcome, RelPath, Scope
+from instep.model import Batch, Change, Outcome
+from instep.paths import ROOT, RelPath, Scope
 from tests.engines.remote.rig import Rig, needs_root, over_a_pipe, read, write
 
 DEADLINE_S = 60.0

@@ -19,7 +19,8 @@ import pytest
 from instep.engines.remote import agent
 from instep.engines.remote.agent import operation
 from instep.errors import TargetAway, TargetError
-from instep.model import Outcome, Scope
+from instep.model import Outcome
+from instep.paths import Scope
 from tests.engines.remote.peer import Peer, attributes
 from tests.engines.remote.rig import Rig, read, write
 from tests.engines.remote.test_faults import DEADLINE_S, bring, wait_until

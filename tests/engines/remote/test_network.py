@@ -13,7 +13,8 @@ import pytest
 
 from instep.engines.remote import connection
 from instep.errors import TargetAway
-from instep.model import Batch, Change, Outcome, RelPath
+from instep.model import Batch, Change, Outcome
+from instep.paths import RelPath
 from tests.engines.remote.rig import Rig, well, write
 from tests.engines.remote.test_faults import DEADLINE_S, partials, until, wait_until
 from tests.engines.remote.test_succession import has_ended

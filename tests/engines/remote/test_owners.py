@@ -17,7 +17,8 @@ from instep.engines.remote.owners import Numbers
 from instep.engines.remote.verifier import RemoteVerifier
 from instep.errors import TargetAway
 from instep.model import Aspect, Difference
-from instep.spec import MaxDelete, Preserve
+from instep.rules import Preserve
+from instep.spec import MaxDelete
 from tests.engines.remote.peer import Peer
 from tests.engines.remote.rig import Rig, needs_root, well, write
 

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from instep.model import ROOT, Scope
+from instep.paths import ROOT, Scope
 from tests.engines.remote.rig import Rig, well, write
 
 NAMES = [b"a", b"b", b"c", b"d\xff", b"e e"]

@@ -15,8 +15,10 @@ import pytest
 
 from instep.engines.remote.connection import remote_command
 from instep.engines.remote.contents import Contents
-from instep.model import ROOT, Batch, Deletions, Scope
-from instep.spec import MaxDelete, Preserve, Rule
+from instep.model import Batch, Deletions
+from instep.paths import ROOT, Scope
+from instep.rules import Preserve, Rule
+from instep.spec import MaxDelete
 from tests.engines.remote.rig import Rig, needs_root, read, well, write
 from tests.trees import assert_equal
 

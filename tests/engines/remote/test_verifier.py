@@ -19,7 +19,7 @@ from instep.engines.remote.session import Settings
 from instep.engines.remote.verifier import RemoteVerifier
 from instep.errors import TargetAway
 from instep.model import Aspect, Difference
-from instep.spec import Preserve
+from instep.rules import Preserve
 from tests.engines.remote.peer import Peer, attributes
 from tests.engines.remote.rig import needs_root, over_a_pipe
 

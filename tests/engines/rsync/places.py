@@ -13,8 +13,10 @@ from typing import TypeVar
 
 from instep.engines.rsync import RsyncEngine
 from instep.engines.ssh import COMMAND
-from instep.model import ROOT, Batch, Change, Deletions, Outcome, RelPath, Scope
-from instep.spec import MaxDelete, Preserve, Rule
+from instep.model import Batch, Change, Deletions, Outcome
+from instep.paths import ROOT, RelPath, Scope
+from instep.rules import Preserve, Rule
+from instep.spec import MaxDelete
 
 T = TypeVar("T")
 

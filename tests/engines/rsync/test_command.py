@@ -22,7 +22,7 @@ from instep.engines.rsync.command import (
     shell,
 )
 from instep.engines.rsync.output import item
-from instep.spec import Preserve, Rule
+from instep.rules import Preserve, Rule
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from instep.model import Change, Outcome, RelPath
-from instep.spec import Preserve, Rule
+from instep.model import Change, Outcome
+from instep.paths import RelPath
+from instep.rules import Preserve, Rule
 from tests.engines.rsync.places import Place, assert_done, batch, entry, names, run, state, tree
 
 ODD_NAMES = [

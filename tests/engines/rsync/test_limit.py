@@ -10,8 +10,10 @@ import pytest
 from instep.engines.rsync.command import Style
 from instep.engines.rsync.output import deletions_stopped, names_listed
 from instep.engines.rsync.plan import ONLY_MAX, Run
-from instep.model import ROOT, Change, Deletions, RelPath, Scope
-from instep.spec import MaxDelete, Rule
+from instep.model import Change, Deletions
+from instep.paths import ROOT, RelPath, Scope
+from instep.rules import Rule
+from instep.spec import MaxDelete
 from tests.engines.rsync.places import Place, assert_done
 
 WHOLE = Change(ROOT, Scope.TREE, content=False)

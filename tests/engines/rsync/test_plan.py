@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from instep.engines.rsync.command import Style
 from instep.engines.rsync.plan import SMALL_BYTES, Run, plan
 from instep.engines.rsync.source import Crowd, Kind, Seen
-from instep.model import Change, RelPath, Scope
+from instep.model import Change
+from instep.paths import RelPath, Scope
 from tests.engines.rsync.places import entry, names, tree
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from instep.engines.rsync.output import Complaint, Item
 from instep.engines.rsync.verdict import STATUS, Verdict, blame, verdict
-from instep.model import Change, Failure, Scope
+from instep.model import Change, Failure
+from instep.paths import Scope
 from tests.engines.rsync.places import entry, names, tree
 
 

@@ -12,7 +12,7 @@ from instep.engines.rsync.output import Item, item
 from instep.engines.rsync.verifier import RsyncVerifier, aspects
 from instep.errors import TargetAway
 from instep.model import Aspect, Difference
-from instep.spec import Rule
+from instep.rules import Rule
 from tests.engines.rsync.places import Place, run, state
 
 A_TIME_NS = 1_500_000_000_123_456_789

@@ -18,7 +18,8 @@ from instep.frontends.clsync.rules import ALL, Rules, parse
 from instep.frontends.clsync.runs import Excluded, Part
 from instep.frontends.clsync.settings import Mode, Settings
 from instep.linux.inotify import IN_CREATE
-from instep.model import EventReport, Interrupt, Program, ProgramEnd, RelPath, Scope, Work
+from instep.model import EventReport, Interrupt, Program, ProgramEnd, Work
+from instep.paths import RelPath, Scope
 
 STEP_S = 0.001
 

@@ -20,7 +20,7 @@ from instep.linux.inotify import (
     IN_MOVED_FROM,
     IN_MOVED_TO,
 )
-from instep.model import ROOT, RelPath
+from instep.paths import ROOT, RelPath
 from tests.frontends.clsync.simulation import PretendedTree, event, settings
 
 PAIR = IN_MOVED_FROM | IN_MOVED_TO

@@ -12,7 +12,8 @@ from instep.frontends.clsync.confinement import plan, vectors
 from instep.frontends.clsync.entries import Entry, ObjectType
 from instep.frontends.clsync.runs import Runs
 from instep.frontends.clsync.settings import DetachNetwork, Given, Inherit, Mode, PivotRoot, Settings, Splitting
-from instep.model import Program, RelPath
+from instep.model import Program
+from instep.paths import RelPath
 
 ROOT = Identity(0, 0)
 USER = Identity(1000, 100)

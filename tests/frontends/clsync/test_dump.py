@@ -13,7 +13,7 @@ import pytest
 from instep.frontends.clsync.client import Client
 from instep.frontends.clsync.dump import Line, Mark, Picture, Run, lines, write
 from instep.frontends.clsync.entries import Entry, ObjectType
-from instep.model import RelPath
+from instep.paths import RelPath
 from tests.frontends.clsync.served import CLSYNC, running_clsync, wait_for
 
 THREAD = """thread:

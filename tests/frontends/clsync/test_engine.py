@@ -16,7 +16,8 @@ from instep.frontends.clsync.entries import Entry, ObjectType
 from instep.frontends.clsync.rules import ALL, parse
 from instep.frontends.clsync.settings import EngineChoice, Given, Mode, Settings
 from instep.linux.inotify import IN_ATTRIB, IN_CREATE, IN_ISDIR, IN_MODIFY
-from instep.model import Batch, RelPath, Scope
+from instep.model import Batch
+from instep.paths import RelPath, Scope
 from instep.spec import EngineName
 
 RULES = parse(b"-f\\.o$", "rules")

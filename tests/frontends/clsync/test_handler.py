@@ -13,7 +13,8 @@ from instep.errors import UsageError
 from instep.frontends.clsync.rules import Rules
 from instep.frontends.clsync.settings import Mode, Settings, Threading
 from instep.linux.inotify import IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_MODIFY, IN_MOVED_FROM, IN_MOVED_TO
-from instep.model import Program, ProgramEnd, RelPath
+from instep.model import Program, ProgramEnd
+from instep.paths import RelPath
 from tests.frontends.clsync.simulation import PretendedTree, Simulation, settings
 
 FOLLOWED: dict[str, Any] = {"skip_initialsync": True}

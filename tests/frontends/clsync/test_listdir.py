@@ -13,7 +13,7 @@ import pytest
 
 from instep.frontends.clsync.complaints import Refused
 from instep.frontends.clsync.listdir import ListDirectories
-from instep.model import RelPath
+from instep.paths import RelPath
 
 NOBODY = 65534
 

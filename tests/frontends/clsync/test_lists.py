@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from instep.frontends.clsync.entries import Entry, ObjectType
 from instep.frontends.clsync.lists import Line, can_be_listed, exclude_list, include_lists, own_list
 from instep.linux.inotify import IN_CREATE, IN_ISDIR, IN_MODIFY, IN_MOVED_FROM
-from instep.model import ROOT, RelPath
+from instep.paths import ROOT, RelPath
 from tests.frontends.clsync import original
 
 NAMES = [

@@ -8,7 +8,7 @@ import pytest
 
 from instep.frontends.clsync.entries import Entry, ObjectType
 from instep.frontends.clsync.queues import Delays, Queue, Queues, overlap
-from instep.model import ROOT, RelPath
+from instep.paths import ROOT, RelPath
 
 DELAYS = Delays(collect_s=5.0, big_s=60.0, sync_s=10.0)
 

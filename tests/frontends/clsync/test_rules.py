@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from instep.core.filters import Filter
 from instep.frontends.clsync.complaints import Refused
 from instep.frontends.clsync.rules import ALL, Rules, parse
-from instep.model import ROOT, RelPath
+from instep.paths import ROOT, RelPath
 from tests.frontends.clsync import original
 
 TREE = {

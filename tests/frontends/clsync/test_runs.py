@@ -19,7 +19,8 @@ from instep.frontends.clsync.runs import Part, Runs
 from instep.frontends.clsync.settings import Mode, Settings
 from instep.frontends.clsync.templates import Arguments
 from instep.linux.inotify import IN_CREATE, IN_ISDIR
-from instep.model import ROOT, Call, Program, RelPath, Told
+from instep.model import Call, Program, Told
+from instep.paths import ROOT, RelPath
 from tests.frontends.clsync import original
 from tests.frontends.clsync.original import Started
 

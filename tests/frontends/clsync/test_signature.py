@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from instep.frontends.clsync.signature import FIELDS, Signatures
-from instep.model import ROOT, RelPath
+from instep.paths import ROOT, RelPath
 
 
 def result(**values: int) -> os.stat_result:

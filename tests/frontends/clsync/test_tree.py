@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from instep.frontends.clsync.tree import LocalTree, below
-from instep.model import ROOT, RelPath
+from instep.paths import ROOT, RelPath
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from instep.frontends.instep.checked import as_json, as_text
 from instep.frontends.instep.main import main
 from instep.frontends.instep.usage import WIDTH
 from instep.inspection import Finding, Inspection, Verdict
-from instep.spec import EngineName, MirrorSpec, Preserve
+from instep.rules import Preserve
+from instep.spec import EngineName, MirrorSpec
 
 GOOD = Finding("clock", Verdict.GOOD, "agrees with ours")
 LOST = Finding("owners", Verdict.LOST, "Operation not permitted", "files belong to www")

@@ -15,7 +15,8 @@ import pytest
 from instep.errors import OperatorError
 from instep.frontends.instep.checks import check
 from instep.frontends.instep.main import main
-from instep.spec import MirrorSpec, Rule, TargetSpec
+from instep.rules import Rule
+from instep.spec import MirrorSpec, TargetSpec
 
 GOLDEN = Path(__file__).with_name("errors.golden")
 

@@ -13,19 +13,18 @@ from instep.errors import UsageError
 from instep.frontends.instep import options
 from instep.frontends.instep.options import LogFormat, ShowProgress
 from instep.frontends.instep.parse import Talk, mirror_spec, split, talk
-from instep.spec import (
+from instep.rules import Preserve, Rule  # fmt: skip
+from instep.spec import (  # fmt: skip
     EngineName,
     InitialSync,
     MaxDelete,
     MirrorSpec,
     MonitorName,
     Pace,
-    Preserve,
     Rounds,
-    Rule,
     RuleSource,
     TargetSpec,
-)  # fmt: skip
+)
 
 BASE = MirrorSpec(source=b"/s", targets=(TargetSpec(b"/t"),))
 
@@ -246,7 +245,7 @@ def test_every_field_of_a_specification_can_be_set() -> None:
     for each in fields(MirrorSpec):
         assert each.name in lands | given_otherwise
     assert {f"pace.{each.name}" for each in fields(Pace)} <= lands
-    assert {f"preserve.{each.name}" for each in fields(Preserve)} - lands == {"preserve.sparse"}
+    assert {f"preserve.{name}" for name in Preserve._fields} - lands == {"preserve.sparse"}
 
 
 def test_where_state_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ import pytest
 from instep.errors import UsageError
 from instep.frontends.instep import patterns
 from instep.frontends.instep.patterns import gather, reload_rules
-from instep.spec import MirrorSpec, Rule, RuleSource
+from instep.rules import Rule
+from instep.spec import MirrorSpec, RuleSource
 
 
 def test_reload_keeps_the_order_and_reads_files_again(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from instep.frontends.instep.findings import Findings
 from instep.frontends.instep.kinds import Every
 from instep.frontends.instep.main import main
-from instep.model import Aspect, Difference, RelPath, Verified
+from instep.model import Aspect, Difference, Verified
+from instep.paths import RelPath
 from instep.spec import Rounds, VerificationSpec
 
 MODE = Difference(RelPath(b"a\nb"), Aspect.MODE | Aspect.OWNER, "mode 0644, at the target 0600")

@@ -15,7 +15,8 @@ from instep.frontends.lsyncd.log import Log
 from instep.frontends.lsyncd.queue import Kind
 from instep.frontends.lsyncd.words import read as words
 from instep.linux.inotify import IN_CLOSE_WRITE, IN_CREATE
-from instep.model import EventReport, Interrupt, Program, ProgramEnd, RelPath, Scope
+from instep.model import EventReport, Interrupt, Program, ProgramEnd
+from instep.paths import RelPath, Scope
 
 pytest.importorskip("lupa")
 

@@ -10,7 +10,7 @@ import pytest
 
 from instep.frontends.lsyncd.include import include_list
 from instep.frontends.lsyncd.selection import Selection, exclude_lines, filter_lines
-from instep.model import RelPath
+from instep.paths import RelPath
 
 TREE = ["foo", "foobar", "d/foo", "d/e/x", "d/x", "x", "f1o", "a.o", "d/b.o", "keep/f", "tmp/t", "f[ab]o", "fao", "a b", "x-y"]  # fmt: skip
 PATTERNS = [

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from instep.model import EventReport, Interrupt, Program, RelPath, Report, Scope
+from instep.model import EventReport, Interrupt, Program, Report
+from instep.paths import RelPath, Scope
 
 LENGTH = struct.Struct("=I")
 FRAME_BYTES_MAX = 1 << 24

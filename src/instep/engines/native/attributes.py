@@ -12,7 +12,7 @@ import os
 import stat
 
 from instep.linux.libc import failure, libc
-from instep.spec import Preserve
+from instep.rules import Preserve
 
 AT_EMPTY_PATH = 0x1000
 

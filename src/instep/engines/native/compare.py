@@ -17,7 +17,8 @@ from instep.engines.native.judge import Judge, leave_no_trace
 from instep.engines.native.session import Session, join, reason_of
 from instep.linux.look import above_changed_ns, difference, extra_words, look, missing_words
 from instep.linux.openat import open_directory
-from instep.model import Aspect, Difference, RelPath, is_temporary
+from instep.model import Aspect, Difference
+from instep.paths import RelPath, is_temporary
 
 Inode = tuple[int, int]
 

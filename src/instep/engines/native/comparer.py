@@ -14,7 +14,8 @@ from instep.engines.native.compare import Comparison
 from instep.engines.native.session import Session
 from instep.engines.native.worker import settings_of
 from instep.linux.priority import step_back
-from instep.model import Aspect, Difference, RelPath
+from instep.model import Aspect, Difference
+from instep.paths import RelPath
 from instep.serving import Values, serve
 
 STRETCH_ENTRIES = 5000

@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 from instep.core.deletions import is_limited
 from instep.engines.native.content import SMALL_BYTES, Brake, Cancelled
@@ -34,19 +33,8 @@ from instep.errors import TargetAway, TargetError
 from instep.linux.libc import sync_file_system
 from instep.linux.openat import DIRECTORY
 from instep.logs import fields
-from instep.model import (
-    ROOT,
-    Batch,
-    Change,
-    Deletions,
-    Failure,
-    Landmarks,
-    Outcome,
-    Postponed,
-    Progress,
-    RelPath,
-    Scope,
-)
+from instep.model import Batch, Change, Deletions, Failure, Landmarks, Outcome, Postponed, Progress
+from instep.paths import ROOT, RelPath, Scope
 from instep.serving import Values
 from instep.spec import MaxDelete
 from instep.workers import Pool, WorkerDied
@@ -96,8 +84,7 @@ class NativeEngine:
         throttled = settings.bandwidth_bytes_per_s != float("inf")
         # Throttled, everything passes one worker: two would make two streams of that rate.
         self._workers = 1 if throttled else workers
-        self._settings = replace(
-            settings,
+        self._settings = settings._replace(
             token=settings.token or secrets.token_hex(4),
             large_bytes=float("inf") if throttled else settings.large_bytes,
         )

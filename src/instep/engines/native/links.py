@@ -18,7 +18,8 @@ from instep.engines.native.session import Session, join
 from instep.engines.native.stretch import Stretch
 from instep.engines.native.tally import Tally
 from instep.linux.openat import open_directory
-from instep.model import ROOT, Change, Scope
+from instep.model import Change
+from instep.paths import ROOT, Scope
 
 Inode = tuple[int, int]
 

@@ -7,7 +7,7 @@ import stat
 
 from instep.engines.native.session import Session
 from instep.engines.native.stretch import Stretch
-from instep.model import RelPath
+from instep.paths import RelPath
 
 
 def move(session: Session, stretch: Stretch, old: RelPath, new: RelPath) -> bool:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from instep.core.filters import Filter
 from instep.engines.native.attributes import Attributes
 from instep.engines.native.content import Brake
 from instep.linux.openat import open_directory
-from instep.model import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
-from instep.spec import Preserve, Rule
+from instep.paths import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
+from instep.rules import Preserve, Rule
 
 LARGE_BYTES = 8 << 20
 """From this size on a copy does not belong between small ones: it gets a thread of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What all parts of a native engine need to know; travels to the worker processes."""
 
     preserve: Preserve

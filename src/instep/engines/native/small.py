@@ -13,12 +13,15 @@ import contextlib
 import errno
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from instep.engines.native.attributes import Attributes
 from instep.engines.native.content import SMALL_BYTES
 from instep.engines.native.session import Session
 from instep.linux.openat import open_directory
-from instep.model import Change
+
+if TYPE_CHECKING:
+    from instep.model import Change  # a worker has no use for all the rest
 
 SHARED_S = 0.02
 """What was read serves the other targets so long: those of the same turn. Where no events are seen (monitor poll) the

@@ -10,7 +10,7 @@ from instep.engines.native.entry import Brought, bring, failed
 from instep.engines.native.session import Session
 from instep.engines.native.tally import Tally
 from instep.engines.native.tree import level
-from instep.model import Scope
+from instep.paths import Scope
 
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 # Python 3.11 takes 0.25 us to get a member from its class.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from instep.engines.native.extra import Extra
@@ -11,35 +10,74 @@ LinkedName = tuple[bytes, int, int, int, bool]
 """(path, device, inode, number of names, whether the content may have been touched)"""
 
 
-@dataclass(slots=True)
 class Tally:
     """Counts, what failed, and what was left for others to do. Paths are relative to the roots."""
 
-    files: int = 0
-    bytes_copied: int = 0
-    entries: int = 0
-    """Created, changed or renamed."""
-    compared: int = 0
-    deleted: int = 0
-    directories: int = 0
-    failures: list[tuple[bytes, str, bool]] = field(default_factory=list)
-    """(path, reason, hard)"""
-    full: str = ""
-    large: list[tuple[bytes, int]] = field(default_factory=list)
-    """Regular files left alone because of their size: (path, bytes)."""
-    linked: list[LinkedName] = field(default_factory=list)
-    """Files with several names, left alone."""
-    racy: list[bytes] = field(default_factory=list)
-    """Copied whole, but the source changed meanwhile."""
-    levels: list[tuple[bytes, bool, bool]] = field(default_factory=list)
-    """Directories still to be walked: (path, content, fresh)."""
-    planned: list[str] = field(default_factory=list)
-    """Dry run: what would have been done."""
-    present: int = 0
-    """Names found in the target's directories."""
-    holds: bool = False
-    """Names that the source lacks are not deleted, but noted in ``extra``."""
-    extra: list[Extra] = field(default_factory=list)
+    # By hand: a worker would take longer to load dataclasses than to copy 1,000 files.
+    __slots__ = (
+        "bytes_copied",
+        "compared",
+        "deleted",
+        "directories",
+        "entries",
+        "extra",
+        "failures",
+        "files",
+        "full",
+        "holds",
+        "large",
+        "levels",
+        "linked",
+        "planned",
+        "present",
+        "racy",
+    )
+
+    def __init__(
+        self,
+        files: int = 0,
+        bytes_copied: int = 0,
+        entries: int = 0,
+        compared: int = 0,
+        deleted: int = 0,
+        directories: int = 0,
+        failures: list[tuple[bytes, str, bool]] | None = None,
+        full: str = "",
+        large: list[tuple[bytes, int]] | None = None,
+        linked: list[LinkedName] | None = None,
+        racy: list[bytes] | None = None,
+        levels: list[tuple[bytes, bool, bool]] | None = None,
+        planned: list[str] | None = None,
+        present: int = 0,
+        holds: bool = False,  # noqa: FBT001, FBT002  # by its name, or by all in order
+        extra: list[Extra] | None = None,
+    ) -> None:
+        """In the order of ``as_tuple``."""
+        self.files = files
+        self.bytes_copied = bytes_copied
+        self.entries = entries
+        """Created, changed or renamed."""
+        self.compared = compared
+        self.deleted = deleted
+        self.directories = directories
+        self.failures = failures or []
+        """(path, reason, hard)"""
+        self.full = full
+        self.large = large or []
+        """Regular files left alone because of their size: (path, bytes)."""
+        self.linked = linked or []
+        """Files with several names, left alone."""
+        self.racy = racy or []
+        """Copied whole, but the source changed meanwhile."""
+        self.levels = levels or []
+        """Directories still to be walked: (path, content, fresh)."""
+        self.planned = planned or []
+        """Dry run: what would have been done."""
+        self.present = present
+        """Names found in the target's directories."""
+        self.holds = holds
+        """Names that the source lacks are not deleted, but noted in ``extra``."""
+        self.extra = extra or []
 
     def add(self, other: Tally) -> None:
         """Fold in another one."""
@@ -61,7 +99,11 @@ class Tally:
 
     def as_tuple(self) -> tuple[Any, ...]:
         """Plain values for marshal."""
-        return tuple(getattr(self, name) for name in self.__slots__)
+        return (
+            self.files, self.bytes_copied, self.entries, self.compared, self.deleted, self.directories, self.failures,
+            self.full, self.large, self.linked, self.racy, self.levels, self.planned, self.present, self.holds,
+            self.extra,
+        )  # fmt: skip
 
     @classmethod
     def of(cls, values: tuple[Any, ...]) -> Tally:

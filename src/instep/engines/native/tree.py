@@ -21,7 +21,7 @@ from instep.engines.native.remove import remove
 from instep.engines.native.session import Session, join, reason_of
 from instep.engines.native.tally import Tally
 from instep.linux.openat import open_directory
-from instep.model import TEMPORARY_PREFIX, is_temporary
+from instep.paths import TEMPORARY_PREFIX, is_temporary
 
 _TEMPORARY = os.fsdecode(TEMPORARY_PREFIX)
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})

@@ -6,7 +6,6 @@ import select
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import astuple, fields
 
 from instep.engines.native.extra import count_below
 from instep.engines.native.session import Session, Settings
@@ -14,9 +13,9 @@ from instep.engines.native.stretch import Stretch
 from instep.engines.native.tally import Tally
 from instep.engines.native.tree import walk
 from instep.linux.prctl import die_with_parent
-from instep.model import Scope
+from instep.paths import Scope
+from instep.rules import Preserve, Rule
 from instep.serving import Values, serve
-from instep.spec import Preserve, Rule
 
 WALK = 0
 """(WALK, [(path, content, fresh), …], entries_max, holds)"""
@@ -30,12 +29,8 @@ COUNT = 3
 
 def settings_as_tuple(settings: Settings) -> Values:
     """Settings in plain values, for marshal."""
-    preserve = settings.preserve
-    return (
-        tuple(getattr(preserve, each.name) for each in fields(preserve)),
-        tuple(astuple(rule) for rule in settings.rules),
-        *(getattr(settings, each.name) for each in fields(settings)[2:]),
-    )
+    preserve, rules, *rest = settings  # marshal takes no tuples that are named
+    return (tuple(preserve), tuple(tuple(rule) for rule in rules), *rest)
 
 
 def settings_of(values: Values) -> Settings:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from instep.engines.probe.reach import Facts
 from instep.inspection import Finding, Verdict
-from instep.spec import Preserve
+from instep.rules import Preserve
 
 PYTHON_LEAST = (3, 8)
 CLOCK_S = 1.0

@@ -28,7 +28,8 @@ from instep.engines.remote.source import FEW, have_own_directory
 from instep.engines.remote.stream import Sender
 from instep.errors import TargetAway, TargetError
 from instep.logs import fields
-from instep.model import ROOT, Batch, Change, Landmarks, Outcome, Postponed, Progress, RelPath, Scope
+from instep.model import Batch, Change, Landmarks, Outcome, Postponed, Progress
+from instep.paths import ROOT, RelPath, Scope
 from instep.spec import Compress, MaxDelete
 
 log = logging.getLogger(__name__)

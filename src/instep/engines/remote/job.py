@@ -28,7 +28,8 @@ from instep.engines.remote.source import Producer
 from instep.errors import TargetAway
 from instep.linux.openat import open_directory
 from instep.logs import fields
-from instep.model import Batch, Change, Deletions, Failure, Outcome, Postponed, Progress, RelPath, Scope
+from instep.model import Batch, Change, Deletions, Failure, Outcome, Postponed, Progress
+from instep.paths import RelPath, Scope
 
 log = logging.getLogger(__name__)
 

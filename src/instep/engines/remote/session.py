@@ -12,8 +12,8 @@ from instep.engines.remote.connection import Far
 from instep.engines.remote.left import AsLeft
 from instep.engines.remote.owners import Numbers
 from instep.linux.openat import open_directory
-from instep.model import RelPath
-from instep.spec import Preserve, Rule
+from instep.paths import RelPath
+from instep.rules import Preserve, Rule
 
 LARGE_BYTES = 8 << 20
 """From this size on a file is not brought over among others."""

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from instep.engines.remote import agent
 from instep.linux.look import difference
-from instep.model import Aspect, Difference, RelPath
+from instep.model import Aspect, Difference
+from instep.paths import RelPath
 
 Inode = tuple[int, ...]
 _Known = dict[Inode, tuple[bytes, Inode, int]]

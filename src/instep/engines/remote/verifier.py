@@ -31,7 +31,8 @@ from instep.engines.remote.twins import Twins, linked
 from instep.errors import TargetAway, TargetError
 from instep.linux.look import above_changed_ns, difference, extra_words, look, missing_words
 from instep.linux.openat import open_directory
-from instep.model import Aspect, Difference, RelPath, is_temporary
+from instep.model import Aspect, Difference
+from instep.paths import RelPath, is_temporary
 from instep.spec import Compress
 
 AT_ONCE = 32

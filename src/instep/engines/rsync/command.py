@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 
 from instep.core.filters import anchored, anchored_tree
 from instep.engines.ssh import place
-from instep.model import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
-from instep.spec import Preserve, Rule
+from instep.paths import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
+from instep.rules import Preserve, Rule
 
 OUT_FORMAT = b"--out-format=%i|%l|%n"
 

@@ -37,8 +37,10 @@ from instep.errors import TargetAway, TargetError, ToolMissing
 from instep.linux.libc import sync_file_system
 from instep.linux.openat import DIRECTORY
 from instep.logs import fields
-from instep.model import ROOT, Batch, Change, Deletions, Failure, Held, Landmarks, Outcome, Progress, RelPath, Scope
-from instep.spec import MaxDelete, Preserve, Rule
+from instep.model import Batch, Change, Deletions, Failure, Held, Landmarks, Outcome, Progress
+from instep.paths import ROOT, RelPath, Scope
+from instep.rules import Preserve, Rule
+from instep.spec import MaxDelete
 
 log = logging.getLogger(__name__)
 

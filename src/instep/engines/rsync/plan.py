@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from instep.engines.rsync.command import Style
 from instep.engines.rsync.source import MOST, Crowd, Kind, Seen
-from instep.model import Change, Scope
+from instep.model import Change
+from instep.paths import Scope
 
 SMALL_BYTES = 1 << 20
 """So much unchanged content is rather copied again than a second rsync started (47 ms): measured, roughly."""

@@ -12,7 +12,8 @@ import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 
 from instep.engines.rsync.output import HARD, Complaint, Item
-from instep.model import Change, Failure, RelPath, Scope
+from instep.model import Change, Failure
+from instep.paths import RelPath, Scope
 
 
 class Verdict(enum.Enum):

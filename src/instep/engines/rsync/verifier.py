@@ -18,7 +18,8 @@ from instep.engines.rsync.engine import RsyncEngine
 from instep.engines.rsync.links import Inode, linked_below
 from instep.engines.rsync.output import Item, item
 from instep.linux.look import above_changed_ns, difference, look
-from instep.model import ROOT, Aspect, Difference
+from instep.model import Aspect, Difference
+from instep.paths import ROOT
 
 _TICK_S = 0.2
 """So often whoever asked gets to do something of its own."""

@@ -27,7 +27,8 @@ from instep.linux.inotify import (
     IN_MOVED_FROM,
     IN_MOVED_TO,
 )
-from instep.model import ROOT, EventReport, RelPath, is_within_temporary
+from instep.model import EventReport
+from instep.paths import ROOT, RelPath, is_within_temporary
 
 _GONE = IN_DELETE | IN_DELETE_SELF | IN_MOVED_FROM
 _MADE = IN_CREATE | IN_MOVED_TO

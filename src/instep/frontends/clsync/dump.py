@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from instep.frontends.clsync.entries import Entry
-from instep.model import RelPath
+from instep.paths import RelPath
 
 _DIRECTORY_MODE: Final = 0o750
 _FILE_MODE: Final = 0o644

@@ -20,8 +20,10 @@ from instep.frontends.clsync.runs import Excluded, Part
 from instep.frontends.clsync.settings import EngineChoice, Mode, Settings
 from instep.frontends.instep.checks import check
 from instep.linux.inotify import IN_ATTRIB, IN_ISDIR
-from instep.model import Batch, Change, Scope
-from instep.spec import EngineName, InitialSync, MaxDelete, MirrorSpec, Pace, Preserve, TargetSpec
+from instep.model import Batch, Change
+from instep.paths import Scope
+from instep.rules import Preserve
+from instep.spec import EngineName, InitialSync, MaxDelete, MirrorSpec, Pace, TargetSpec
 
 COPIED = Preserve(xattrs=False, acls=False, sparse=False)
 """What rsync keeps with -aH."""

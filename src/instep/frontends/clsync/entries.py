@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 
-from instep.model import RelPath
+from instep.paths import RelPath
 
 
 class ObjectType(enum.IntEnum):

@@ -15,7 +15,7 @@ import stat
 from typing import Final
 
 from instep.logs import fields
-from instep.model import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
+from instep.paths import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 
 log = logging.getLogger(__name__)
 

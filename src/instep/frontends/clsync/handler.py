@@ -32,7 +32,8 @@ from instep.frontends.clsync.running import Kind, Run, Running
 from instep.frontends.clsync.runs import Excluded, Part, environment_of, told_again
 from instep.frontends.clsync.settings import Mode, Settings, Threading
 from instep.frontends.clsync.tree import Tree
-from instep.model import EventReport, Program, ProgramEnd, RelPath, Work
+from instep.model import EventReport, Program, ProgramEnd, Work
+from instep.paths import RelPath
 from instep.ports import Place
 
 STANDBY_S: Final = 1.0

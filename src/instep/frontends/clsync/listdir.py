@@ -17,7 +17,7 @@ from typing import Final
 from instep.frontends.clsync.complaints import refused
 from instep.frontends.clsync.lists import FILE_PREFIX
 from instep.logs import fields
-from instep.model import RelPath
+from instep.paths import RelPath
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from instep.frontends.clsync.entries import Entry, ObjectType
 from instep.linux.inotify import IN_ISDIR
-from instep.model import RelPath
+from instep.paths import RelPath
 
 FILE_PREFIX: Final = b".clsync-"
 """Every list file's name begins so; ``.clsync-KIND.PID.`` and more."""

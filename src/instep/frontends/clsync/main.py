@@ -39,7 +39,7 @@ from instep.frontends.clsync.rules import ALL, Rules, parse
 from instep.frontends.clsync.runs import Runs
 from instep.frontends.clsync.settings import Settings, Threading
 from instep.frontends.clsync.tree import LocalTree, Tree
-from instep.model import RelPath
+from instep.paths import RelPath
 from instep.spec import MirrorSpec, ModuleSpec
 
 SIGNALS: Final = (

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from instep.frontends.clsync.entries import Entry
 from instep.frontends.clsync.settings import Settings
-from instep.model import ROOT, RelPath
+from instep.paths import ROOT, RelPath
 
 
 class Queue(enum.IntEnum):

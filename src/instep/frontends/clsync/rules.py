@@ -24,8 +24,8 @@ from instep.frontends.clsync.complaints import Note, refused
 from instep.frontends.clsync.expressions import Node, groups, may_be_slow, python
 from instep.frontends.clsync.posixregex import BadExpression
 from instep.frontends.instep.output import escaped
-from instep.model import ROOT, RelPath
-from instep.spec import Rule, Subject
+from instep.paths import ROOT, RelPath
+from instep.rules import Rule, Subject
 
 _WALK = "walk"
 _MONITOR = "monitor"

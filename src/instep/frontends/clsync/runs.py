@@ -21,7 +21,8 @@ from instep.frontends.clsync.lists import Line
 from instep.frontends.clsync.settings import Mode, Settings
 from instep.frontends.clsync.templates import EVENT_MASK, EXCLUDE_PATH, INCLUDE_PATH, TYPE, Arguments
 from instep.logs import fields
-from instep.model import Batch, Call, ListFile, Program, RelPath, Told
+from instep.model import Batch, Call, ListFile, Program, Told
+from instep.paths import RelPath
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import Final
 
-from instep.model import ROOT, RelPath
+from instep.paths import ROOT, RelPath
 
 FIELDS: Final = {
     "dev": "st_dev",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from instep.linux.openat import DIRECTORY, listed
-from instep.model import ROOT, RelPath
+from instep.paths import ROOT, RelPath
 
 
 class Tree(Protocol):

@@ -17,7 +17,7 @@ from instep.core.filters import Filter
 from instep.errors import OperatorError, SourceError, TargetError, ToolMissing, UsageError
 from instep.frontends.instep.output import escaped
 from instep.frontends.instep.passwords import password_file
-from instep.model import RelPath
+from instep.paths import RelPath
 from instep.spec import EngineName, MirrorSpec, TargetSpec
 
 Identity = tuple[int, int]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from instep.errors import UsageError
@@ -12,7 +12,8 @@ from instep.frontends.instep.kinds import nearest
 from instep.frontends.instep.options import LogFormat, Option, ShowProgress
 from instep.frontends.instep.output import escaped
 from instep.frontends.instep.patterns import gather
-from instep.spec import EngineName, InitialSync, MirrorSpec, MonitorName, Pace, Preserve, RuleSource, TargetSpec
+from instep.rules import Preserve
+from instep.spec import EngineName, InitialSync, MirrorSpec, MonitorName, Pace, RuleSource, TargetSpec
 
 _USAGE = "mirror [OPTION...] SOURCE TARGET [TARGET...]"
 
@@ -158,7 +159,7 @@ def talk(arguments: Arguments) -> Talk:
 
 def _checked(of: type, values: dict[str, object]) -> dict[str, Any]:
     """Keyword arguments; a test holds the table's types to the fields'."""
-    names = {each.name for each in fields(of)}
+    names = of.__annotations__.keys()
     assert values.keys() <= names, values.keys() - names
     return values
 

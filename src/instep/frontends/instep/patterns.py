@@ -10,7 +10,8 @@ from dataclasses import replace
 from instep.core.filters import parse_rule, parse_rule_text
 from instep.errors import UsageError
 from instep.frontends.instep.output import escaped
-from instep.spec import MirrorSpec, Rule, RuleSource
+from instep.rules import Rule
+from instep.spec import MirrorSpec, RuleSource
 
 FILE_BYTES_MAX = 16 << 20
 """A larger pattern file is a mistake (guessed)."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from instep.errors import OperatorError, UsageError
@@ -17,7 +16,8 @@ from instep.frontends.instep.checks import check
 from instep.frontends.lsyncd.runtime import Runtime
 from instep.frontends.lsyncd.syncs import Sync
 from instep.frontends.rsyncwords import Wish, wish
-from instep.spec import EngineName, InitialSync, MaxDelete, MirrorSpec, Pace, Preserve, TargetSpec
+from instep.rules import Preserve
+from instep.spec import EngineName, InitialSync, MaxDelete, MirrorSpec, Pace, TargetSpec
 
 _FUNCTIONS: Final = (b"action", b"init", b"collect", b"prepare", b"full")
 _EVENTS: Final = (b"onAttrib", b"onCreate", b"onDelete", b"onModify", b"onStartup", b"onFull")
@@ -94,7 +94,7 @@ def _mirror(sync: Sync, kind: bytes | None, runtime: Runtime) -> MirrorSpec | No
 def _spec(sync: Sync, kind: bytes, asked: Wish, target: TargetSpec) -> MirrorSpec:
     preserve = asked.preserve
     if kind == b"direct":
-        preserve = replace(COPIED, hard_links=preserve.hard_links, acls=preserve.acls, xattrs=preserve.xattrs)
+        preserve = COPIED._replace(hard_links=preserve.hard_links, acls=preserve.acls, xattrs=preserve.xattrs)
     return MirrorSpec(
         source=sync.source.rstrip(b"/") or b"/",
         targets=(target,),

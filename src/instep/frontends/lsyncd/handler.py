@@ -27,7 +27,8 @@ from instep.linux.inotify import (
     IN_MOVED_FROM,
     IN_MOVED_TO,
 )
-from instep.model import EventReport, Interrupt, Program, ProgramEnd, RelPath, Work
+from instep.model import EventReport, Interrupt, Program, ProgramEnd, Work
+from instep.paths import RelPath
 from instep.ports import Place
 
 FATAL: Final = 255

@@ -22,7 +22,7 @@ from instep.frontends.lsyncd.shell import Shell
 from instep.frontends.lsyncd.syncs import Sync
 from instep.frontends.lsyncd.words import VERSION, CommandLine
 from instep.linux.openat import open_directory
-from instep.model import RelPath
+from instep.paths import RelPath
 from instep.spec import MirrorSpec, TargetSpec
 
 _SETTINGS: Final[dict[bytes, type | tuple[type, ...]]] = {

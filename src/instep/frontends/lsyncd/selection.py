@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 
 from instep.core.filters import Filter, parse_rule
-from instep.model import RelPath
-from instep.spec import Rule
+from instep.paths import RelPath
+from instep.rules import Rule
 
 
 class Selection:
