@@ -15,6 +15,9 @@ DISK_KINDS = ("ext4", "xfs", "btrfs")
 IMAGE_BYTES = 512 << 20
 """xfs takes no less than 300 MB, and the image is sparse."""
 
+AT_ONCE = {"ext4": ("-E", "lazy_itable_init=0,lazy_journal_init=0")}
+"""Nothing is written behind our backs later: a disk that is cut off would grow again, and read as zeros."""
+
 
 class Disks:
     """Mounts below one directory; all are unmounted at the end."""
@@ -36,7 +39,7 @@ class Disks:
         image = self.image(kind)
         with image.open("wb") as file:
             file.truncate(IMAGE_BYTES)
-        subprocess.run([f"mkfs.{kind}", "-q", image], check=True, capture_output=True)
+        subprocess.run([f"mkfs.{kind}", "-q", *AT_ONCE.get(kind, ()), image], check=True, capture_output=True)
         return self.mount(self._base / kind, "-o", "loop", str(image))
 
     def mount(self, point: Path, *arguments: str) -> Path:
@@ -64,13 +67,16 @@ class Disks:
         return self.overlay() if kind == "overlayfs" else self.disk(kind)
 
     @contextlib.contextmanager
-    def failing(self, kind: str, path: Path) -> Iterator[None]:
+    def failing(self, kind: str, path: Path, *, read_only: bool) -> Iterator[None]:
         """Meanwhile nothing can be read from the disk from this file's first block on: EIO.
 
         A loop device answers so for what its image has no more. Device-mapper's error target would do the same, but
         is not everywhere; only what the page cache has forgotten is read at all.
         """
         os.sync()
+        # Whatever is written behind the cut makes the disk longer again, and what was cut off reads as zeros.
+        quiet = "remount,ro" if read_only else "remount,commit=300"
+        subprocess.run(["mount", "-o", quiet, self._base / kind], check=True)
         mapped = subprocess.run(["filefrag", "-v", "-b512", path], check=True, capture_output=True, text=True).stdout
         extent = next(line for line in mapped.splitlines() if line.strip().startswith("0:"))
         first = int(extent.split(":")[2].split("..")[0]) * 512
@@ -86,9 +92,10 @@ class Disks:
                     pytest.fail("it can still be read")
                 yield
             finally:
-                file.truncate(first + len(lost))
                 file.seek(first)
                 file.write(lost)
+                file.flush()
+                subprocess.run(["mount", "-o", "remount,rw", self._base / kind], check=True)
 
     def close(self) -> None:
         """Unmount all."""

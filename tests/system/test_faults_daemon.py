@@ -238,9 +238,11 @@ def test_killed_with_all_its_helpers(start: Start, source: Path, target: Path, e
 
     wait_until(begun, "half of a file")
     daemon.tell(signal.SIGSTOP)
-    for pid in (*below(daemon.pid), daemon.pid):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    # All stand still first: an rsync whose other half is killed before it clears up.
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in (*below(daemon.pid), daemon.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
     daemon.ended()
     assert begun(), "it was too late"
     again = start(source, target, f"--engine={engine}")

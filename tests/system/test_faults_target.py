@@ -107,7 +107,7 @@ def test_bad_sectors(start: Start, source: Path, disks: Disks, engine: str) -> N
     daemon = start(source, target, f"--engine={engine}")
     daemon.wait_following()
     daemon.wait_equal(source, target)
-    with disks.failing("ext4", target / "d0" / "f7"):
+    with disks.failing("ext4", target / "d0" / "f7", read_only=False):
         # The same size and time: to know whether it is equal the target has to be read, and cannot.
         daemon.tell(signal.SIGSTOP)  # So that it meets all at once.
         info = (source / "d0" / "f7").stat()

@@ -129,6 +129,16 @@ def test_noise_in_the_place_of_an_agent_is_a_target_that_is_away(tmp_path: Path,
     assert not os.listdir(tmp_path / "dst")
 
 
+AT_ONCE = NOISE[: NOISE.index("opened = ")] + 'os.write(1, greeting + b"\\xff" * 99); read(-1)'
+
+
+def test_noise_right_behind_the_greeting(tmp_path: Path) -> None:
+    """It is read together with that, before anything was asked; and the process lives on."""
+    command = [os.fsencode(sys.executable), b"-c", AT_ONCE.encode(), b"0"]
+    with pytest.raises(TargetAway), Rig(os.fsencode(tmp_path), command=lambda _: command):
+        pass
+
+
 def test_our_side_of_another_version_is_refused(tmp_path: Path) -> None:
     for length in (2, 20, 200):
         with Peer() as peer:

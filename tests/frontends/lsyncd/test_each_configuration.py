@@ -267,16 +267,20 @@ def fill(source: Path) -> None:
     (source / "n/m/z").write_text("z")
 
 
+def deepen(source: Path) -> None:
+    (source / "n/m").mkdir()
+
+
 def make_simply(source: Path) -> None:
-    """What is seen of a file that is made with its directory is a matter of luck."""
-    (source / "n/m").mkdir(parents=True)
+    """What is seen of what is made together with its directory is a matter of luck: once, or twice."""
+    (source / "n").mkdir()
     (source / "a").write_text("longer")
     (source / "y.o").write_text("object")
     (source / 'it\'s "q" $x').write_text("odd")
 
 
 def test_commands_and_functions(start: Start, tmp_path: Path) -> None:
-    compare(start, tmp_path, LAYERS, (make_simply, fill, move, remove))
+    compare(start, tmp_path, LAYERS, (make_simply, deepen, fill, move, remove))
 
 
 def far(name: str, more: str = "", ssh: str = "", target: str = "@/t") -> Row:

@@ -211,11 +211,16 @@ class Connection:
         body = agent.OPEN_BODY.pack(
             agent.PROTOCOL, wanted.flags, wanted.keep, wanted.umask, algorithm, key, wanted.whose
         )
+        if self.gone:  # What came right behind the greeting was no answer to anything.
+            raise TargetAway(self.gone)
         began_ns = time.time_ns()
         future = self._expect(0)
         self._pending[self._number].opens_first = bool(wanted.flags & agent.MAY_MAKE_ROOT)
         self._write(agent.frame(agent.OPEN, self._number, body + wanted.path))
-        reply = await future
+        try:
+            reply = await asyncio.wait_for(future, HELLO_S)
+        except TimeoutError:
+            raise TargetAway(f"the agent has not opened its root within {HELLO_S:g} s") from None
         device, inode, born_ns, far_ns = agent.OPENED_BODY.unpack(reply.results[0][2])
         self._next_beat()
         return Far(
