@@ -403,7 +403,7 @@ SEEDS_ENV = "INSTEP_MONITOR_SEEDS"
 """``7`` or ``100-200``: the seeds to play instead of the usual ones."""
 
 
-LONG_SEEDS = 150 if os.environ.get("INSTEP_SIZES") == "full" else 30
+LONG_SEEDS = 150 if os.environ.get("INSTEP_SIZES") == "full" else 15
 """The soak plays more."""
 
 

@@ -152,7 +152,7 @@ def _work(field: Field, until_s: float) -> None:
 
 
 ROUNDS_MIN = 10
-LONG_S = 30.0 if os.environ.get("INSTEP_SIZES") == "full" else 6.0
+LONG_S = 30.0 if os.environ.get("INSTEP_SIZES") == "full" else 3.0
 """The soak goes on for longer."""
 
 
