@@ -14,7 +14,9 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 
-from tests.system.sshd import end_with_parent
+import pytest
+
+from tests.system.sshd import end_with_parent, why_unavailable
 
 NEAR, NEAR_TOO = "192.0.2.1", "192.0.2.2"
 FAR, FAR_TOO = "192.0.2.3", "192.0.2.4"
@@ -122,3 +124,10 @@ def cabled() -> Iterator[Cable]:
 
 def _run(*words: str) -> None:
     subprocess.run(words, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+NEEDS_NETWORKS = [
+    pytest.mark.root,
+    *(pytest.mark.skipif(why is not None, reason=why or "") for why in (why_unavailable(), why_no_network())),
+]
+"""For ``pytestmark``: an sshd, in such a network."""

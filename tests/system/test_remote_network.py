@@ -10,15 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.system.conftest import Start
-from tests.system.network import FAR, Cable, cabled, why_no_network
-from tests.system.sshd import Sshd, serving, why_unavailable
+from tests.system.network import FAR, NEEDS_NETWORKS, Cable, cabled
+from tests.system.sshd import Sshd, serving
 from tests.system.test_remote import fill
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(why_unavailable() is not None, reason=why_unavailable() or ""),
-    pytest.mark.skipif(why_no_network() is not None, reason=why_no_network() or ""),
-]
+pytestmark = NEEDS_NETWORKS
 
 
 @pytest.fixture

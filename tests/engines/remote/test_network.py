@@ -18,15 +18,11 @@ from instep.paths import RelPath
 from tests.engines.remote.rig import Rig, well, write
 from tests.engines.remote.test_faults import DEADLINE_S, partials, until, wait_until
 from tests.engines.remote.test_succession import has_ended
-from tests.system.network import FAR, FAR_TOO, Cable, cabled, why_no_network
-from tests.system.sshd import Sshd, serving, why_unavailable
+from tests.system.network import FAR, FAR_TOO, NEEDS_NETWORKS, Cable, cabled
+from tests.system.sshd import Sshd, serving
 from tests.trees import assert_equal
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(why_unavailable() is not None, reason=why_unavailable() or ""),
-    pytest.mark.skipif(why_no_network() is not None, reason=why_no_network() or ""),
-]
+pytestmark = NEEDS_NETWORKS
 
 BIG = 24 << 20
 FAULTS = {
