@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.confined import needs_groups, needs_root, no_groups_left, open_directory, output_of
+from tests.processes import lives
 from tests.system.daemon_process import wait_until
 
 __all__ = ["no_groups_left", "open_directory"]  # fixtures
@@ -182,13 +183,6 @@ def test_the_helper_ends_with_the_daemon_and_takes_its_programs_along(watched: P
     (helper,) = map(int, run(script, watched, watched / "d/pid"))
     program = int((watched / "d/pid").read_text())
     wait_until(lambda: not lives(helper) and not lives(program), "the end of the helper and its program")
-
-
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @needs_root

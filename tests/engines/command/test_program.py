@@ -13,6 +13,7 @@ import pytest
 from instep.engines.command import program as module
 from instep.engines.command.program import run
 from instep.model import ListFile, Program, ProgramEnd
+from tests.processes import lives
 from tests.system.daemon_process import wait_until
 
 
@@ -71,15 +72,7 @@ def test_a_program_that_takes_too_long_is_ended_with_its_children(
         if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
             break  # else it had not even come so far, on a busy machine
     pid = int((tmp_path / "pid").read_text())
-    wait_until(lambda: not _lives(pid), "the end of what it had started")
-
-
-def _lives(pid: int) -> bool:
-    """Not a zombie either: whoever should bury it may be no good at that."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    wait_until(lambda: not lives(pid), "the end of what it had started")
 
 
 def test_many_at_once() -> None:
@@ -122,7 +115,7 @@ def test_it_can_be_interrupted_with_all_that_it_started_and_nothing_else_afterwa
     end = asyncio.run(interrupted())
     assert (end.status, end.signal, end.timed_out) == (143, 15, False)
     pid = int((tmp_path / "pid").read_text())
-    wait_until(lambda: not _lives(pid), "the end of what it had started")
+    wait_until(lambda: not lives(pid), "the end of what it had started")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -19,6 +19,7 @@ from instep.errors import ModuleRefused
 from instep.model import Call, ListFile, ProgramEnd
 from instep.spec import ModuleSpec
 from tests.engines.modules.rig import HERE, compiled, environment, module, needs_compiler, spec, told
+from tests.processes import lives
 from tests.system.daemon_process import wait_until
 
 Scene = Callable[[Module], Awaitable[object]]
@@ -76,13 +77,6 @@ async def until(condition: Callable[[], bool], what: str) -> None:
 
 def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
-
-
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_calls_return_what_the_function_returns(obedient: ModuleSpec) -> None:

@@ -17,7 +17,7 @@ from instep.model import Batch, Change, Outcome
 from instep.paths import RelPath
 from tests.engines.remote.rig import Rig, well, write
 from tests.engines.remote.test_faults import DEADLINE_S, partials, until, wait_until
-from tests.engines.remote.test_succession import has_ended
+from tests.processes import lives
 from tests.system.network import FAR, FAR_TOO, NEEDS_NETWORKS, Cable, cabled
 from tests.system.sshd import Sshd, serving
 from tests.trees import assert_equal
@@ -108,7 +108,7 @@ def test_silence_in_the_middle_of_a_large_file(cable: Cable, server: Sshd, tmp_p
         assert 0 < outcome.bytes_copied < BIG - (3 << 20)
         assert not partials(rig)
         # What comes late over the old connection does not outdo what was sent since.
-        wait_until(lambda: all(map(has_ended, older)), "the older agent ended, and all that belongs to it")
+        wait_until(lambda: not any(map(lives, older)), "the older agent ended, and all that belongs to it")
         assert_equal(rig.src, rig.dst)
 
 

@@ -20,6 +20,7 @@ from instep.engines.remote.connection import bootstrap
 from tests.engines.remote.peer import Peer, attributes
 from tests.engines.remote.rig import Rig, over_a_pipe, read, write
 from tests.engines.remote.test_faults import pid_of, wait_until
+from tests.processes import lives
 
 WHOSE = bytes(range(16))
 
@@ -39,14 +40,6 @@ def behind(pid: int) -> int:
                 if parent == pid and b"instep-agent" in words.read() and int(name) != pid:
                     return int(name)
     raise AssertionError("no agent")
-
-
-def has_ended(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
-    except OSError:
-        return True
 
 
 @contextmanager
@@ -91,7 +84,7 @@ def test_what_is_still_on_its_way_over_a_connection_given_up_is_not_done(
             write(rig.s(b"a"), b"newest")
             assert rig.run(open_again())
         rig.clean(rig.bring(b"a"))
-        wait_until(lambda: has_ended(older), "the older one ended")
+        wait_until(lambda: not lives(older), "the older one ended")
         assert read(rig.d(b"a")) == b"newest"
 
 
@@ -109,7 +102,7 @@ def test_one_that_does_not_end_keeps_the_next_one_out(tmp_path: Path) -> None:
         assert refused[0] == agent.REFUSED
         assert struct.unpack_from("<H", refused[2]) == (16,)  # EBUSY
         # It was called all the same.
-        wait_until(lambda: has_ended(older.process.pid), "the older one ended")
+        wait_until(lambda: not lives(older.process.pid), "the older one ended")
 
 
 def test_agents_of_two_engines_and_one_that_only_looks_leave_each_other_alone(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from instep.engines.rsync.verdict import STATUS, Verdict
 from instep.errors import TargetAway, TargetError, ToolMissing
 from instep.model import Change, Outcome
 from tests.engines.rsync.places import Place, assert_done, batch, entry, names, run, tree
+from tests.processes import lives
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 REAL = shutil.which("rsync") or "rsync"
@@ -206,14 +207,6 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def alive(pid: int) -> bool:
-    """A zombie that nobody reaps, as in a container without an init, does no more harm."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def test_cancelling_ends_rsync_first(place: Place) -> None:
     (place.source / "d").mkdir()
     (place.source / "d" / "f").write_bytes(os.urandom(5_000_000))
@@ -238,7 +231,7 @@ def test_cancelling_ends_rsync_first(place: Place) -> None:
     started = run(work())
     assert started
     assert os.listdir(place.target / "d") == []
-    assert not [pid for pid in started if alive(pid)]
+    assert not [pid for pid in started if lives(pid)]
 
 
 def test_a_source_that_is_replaced_deletes_nothing(place: Place) -> None:

@@ -20,6 +20,7 @@ import pytest
 from instep.engines.rsync.master import Master
 from instep.errors import TargetAway, TargetError
 from tests.engines.rsync.places import Place, assert_done, batch, entry, run
+from tests.processes import lives
 from tests.system.sshd import Sshd, serving, wait_until, why_unavailable
 
 
@@ -159,7 +160,7 @@ def test_it_ends_with_a_killed_daemon(sshd: Sshd) -> None:
         master = int(daemon.stdout.readline())
         daemon.kill()
         daemon.wait()
-        wait_until(lambda: not Path(f"/proc/{master}/cmdline").exists() or _is_zombie(master), "the master is gone")
+        wait_until(lambda: not lives(master), "the master is gone")
         wait_until(lambda: not sshd.sessions(), "the session is gone")
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -168,13 +169,6 @@ def test_it_ends_with_a_killed_daemon(sshd: Sshd) -> None:
         shutil.rmtree(runtime)
         if daemon.stdout is not None:
             daemon.stdout.close()
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 def test_the_engine_takes_the_command_and_the_url(place: Place, sshd: Sshd) -> None:
