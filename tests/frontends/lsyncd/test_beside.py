@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.frontends.lsyncd.conftest import Start
 from tests.frontends.lsyncd.daemon import OURS, Daemon
+from tests.processes import lives
 from tests.system.daemon_process import wait_until
 from tests.system.sshd import Sshd
 
@@ -56,13 +57,6 @@ def tunnels(top: Path) -> list[tuple[int, str]]:
     return [(int(pid), port) for pid, port in (line.split() for line in lines if line.count(" ") == 1)]
 
 
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def test_syncs_go_through_tunnels_that_are_up(start: Start, source: Path, tmp_path: Path) -> None:
     daemon = start(config=TUNNELED)
     daemon.said("Startup of ")
@@ -81,7 +75,7 @@ def test_syncs_go_through_tunnels_that_are_up(start: Start, source: Path, tmp_pa
     daemon.wait(lambda: any((tmp_path / f"t-{port}/new").exists() for _, port in tunnels(tmp_path)[2:]), "its arrival")
     daemon.wait(lambda: "Tunnel: name=way status=UP\n" in (tmp_path / "status").read_text(), "the status")
     assert daemon.stop() == 143
-    assert not any(runs(pid) for pid, _ in tunnels(tmp_path))
+    assert not any(lives(pid) for pid, _ in tunnels(tmp_path))
 
 
 def children(daemon: Daemon) -> list[tuple[int, str]]:
@@ -127,7 +121,7 @@ def test_renames_at_a_far_target_share_one_connection(start: Start, source: Path
     place = Path(words.partition("ControlPath=")[2].split()[0]).parent
     assert place.stat().st_mode & 0o077 == 0
     os.kill(master, signal.SIGKILL)
-    wait_until(lambda: not runs(master), "the end of the connection")
+    wait_until(lambda: not lives(master), "the end of the connection")
     assert rename(number + 1) > 0, "without it each has its own"
     assert daemon.stop() == 143
     assert not place.exists()

@@ -13,6 +13,7 @@ import pytest
 
 from tests.frontends.lsyncd.conftest import Start
 from tests.frontends.lsyncd.daemon import OURS, contents, wrapper
+from tests.processes import lives
 from tests.system.daemon_process import wait_until
 
 
@@ -266,19 +267,11 @@ def test_in_the_background_with_a_hangup(start: Start, source: Path, tmp_path: P
             r"^\w{3} \w{3} [ \d]\d [\d:]{8} \d{4} Normal: --- Startup, daemonizing ---$", log.read_text(), re.MULTILINE
         )
         os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: not _lives(pid), "the end")
+        wait_until(lambda: not lives(pid), "the end")
         assert not (tmp_path / "pid").exists()
     finally:
-        if _lives(pid):
+        if lives(pid):
             os.kill(pid, signal.SIGKILL)
-
-
-def _lives(pid: int) -> bool:
-    """Not a zombie either: whoever should bury it may be no good at that."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_a_stop_waits_for_programs(start: Start, source: Path, tmp_path: Path) -> None:
