@@ -14,6 +14,8 @@ from tests.system.faults import ENGINES, leftovers
 SIZES = (300, 60_000, 900_000, 9 << 20)
 """What goes at once, in one piece, in several, and by a thread of its own."""
 UNIT = 12
+ROUNDS = 80
+TOPS = [f"d{number}" for number in range(5)] + [f"moved{number}" for number in range(10, ROUNDS + 1, 10)]
 
 WRITER = """
 import os, sys
@@ -40,16 +42,19 @@ def test_a_reader_sees_whole_versions(start: Start, source: Path, target: Path, 
     daemon = start(source, target, f"--engine={engine}")
     daemon.wait_following()
     sizes = ",".join(str(size) for size in SIZES)
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, source, sizes, "80"])
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, source, sizes, str(ROUNDS)])
+    # By their names: a listing meets directories that move or go while it is made.
+    watched = [target / str(size) for size in SIZES]
+    watched += [target / top / f"f{number}" for top in TOPS for number in range(3)]
     reads = 0
     versions: set[bytes] = set()
     try:
         while writer.poll() is None:
-            for path in (*(target / str(size) for size in SIZES), *target.glob("*/f?")):
+            for path in watched:
                 try:
                     content = path.read_bytes()
                 except OSError:
-                    continue  # Moved since it was listed.
+                    continue  # Not there yet, or moved.
                 reads += 1
                 first = content[:UNIT]
                 assert len(first) == UNIT, f"{path} is empty"
@@ -60,7 +65,8 @@ def test_a_reader_sees_whole_versions(start: Start, source: Path, target: Path, 
                 versions.add(first)
     finally:
         writer.kill()
-    assert writer.wait() == 0
+        status = writer.wait()
+    assert status == 0
     print(f"{reads} reads, {len(versions)} versions")
     assert reads > 20
     assert len(versions) > 2
