@@ -94,6 +94,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--instep", metavar="COMMAND", help="measure this instep instead, of an older checkout say")
     parser.add_argument("--list", action="store_true", help="list the rows")
     options = parser.parse_args(arguments)
+    if options.dir is not None and not os.path.isdir(options.dir):
+        parser.error(f"--dir: {options.dir} is not a directory; make it, or name another")
     if unknown := [name for name in options.rows if name not in ROWS]:
         parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}")
     return options

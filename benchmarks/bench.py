@@ -21,6 +21,10 @@ class Bench:
         """How much work: the issue's figure, or enough to see that the row works."""
         return quick if self.quick else full
 
+    def patience_s(self, full_s: float) -> float:
+        """How long a tool is waited for that may never get there: less where there is little to do."""
+        return min(full_s, 5.0) if self.quick else full_s
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

@@ -29,17 +29,18 @@ def burst(bench: Bench) -> Iterator[Line]:
         for _ in range(bench.rounds):
             for tool in available(INSTEP, LSYNCD, CLSYNC):
                 clear(source, target)
+                patience_s = bench.patience_s(tool.patience_s)
                 with Mirror(tool, source, target) as mirror:
                     used_s = mirror.rested_usage_s()
                     begin_s = time.monotonic()
                     plant(f"{source}/top", directories=directories, files=files)
                     floor_s = max(floor_s, time.monotonic() - begin_s)
-                    made.add(tool.name, wait_equal(source, target, mirror.patience_s) - begin_s)
+                    made.add(tool.name, wait_equal(source, target, patience_s) - begin_s)
                     cpu.add(tool.name, mirror.rested_usage_s() - used_s)
                     begin_s = time.monotonic()
                     subprocess.run(["rm", "-rf", f"{source}/top"], check=True)
                     top = f"{target}/top"
-                    gone_s = wait_until(lambda top=top: not os.path.exists(top), mirror.patience_s)  # type: ignore[misc]
+                    gone_s = wait_until(lambda top=top: not os.path.exists(top), patience_s)  # type: ignore[misc]
                     gone.add(tool.name, gone_s - begin_s)
             plant(f"{source}/top", directories=directories, files=files)
             cpu.add("cp -a", run(["cp", "-a", f"{source}/top", f"{target}/top"]).cpu_s)
@@ -61,6 +62,7 @@ def rename(bench: Bench) -> Iterator[Line]:
             for tool in available(INSTEP, LSYNCD, CLSYNC):
                 clear(source, target)
                 plant(f"{source}/before", directories=files // 20, files=files)
+                patience_s = bench.patience_s(tool.patience_s)
                 with Mirror(tool, source, target) as mirror:
                     wait_equal(source, target, 60)
                     mirror.rested_usage_s()
@@ -68,8 +70,8 @@ def rename(bench: Bench) -> Iterator[Line]:
                     begin_s = time.monotonic()
                     os.rename(f"{source}/before", f"{source}/after")
                     old = f"{target}/before"
-                    gone_s = wait_until(lambda old=old: not os.path.exists(old), mirror.patience_s, 0.0005)  # type: ignore[misc]
-                    at_s = max(gone_s, wait_equal(source, target, mirror.patience_s)) if gone_s != NEVER else NEVER
+                    gone_s = wait_until(lambda old=old: not os.path.exists(old), patience_s, 0.0005)  # type: ignore[misc]
+                    at_s = max(gone_s, wait_equal(source, target, patience_s)) if gone_s != NEVER else NEVER
                     # Walking both sides is no part of it, when all was there as soon as the old name was gone.
                     after = _stamps(f"{target}/after")
                     changed = sum(after.get(name) != stamp for name, stamp in before.items())

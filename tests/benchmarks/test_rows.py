@@ -35,14 +35,26 @@ def test_an_unknown_row_is_refused_with_the_list() -> None:
     assert "latency" in done.stderr
 
 
+def test_a_place_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    done = bench("fanout", "--quick", "--dir", str(tmp_path / "none"))
+    assert done.returncode == 2
+    assert "is not a directory" in done.stderr
+
+
 def test_a_tool_that_does_not_start_fails_the_run(tmp_path: Path) -> None:
     done = bench("fanout", "--quick", "--dir", str(tmp_path), "--instep", "false")
     assert done.returncode == 1
     assert "instep ended with 1" in done.stderr
 
 
+# Each row is a long program; `make test` plays a few that share most of what there is, the soak all.
+ALL = os.environ.get("INSTEP_SIZES") == "full"
+ROWS = ["burst", "first", "big", "rename", "rsync-bulk", "start", "storm", "restart"]
+FAR_ROWS = [["far-latency", "far-agent"], ["far-burst", "far-restart"], ["far-fanout"], ["far-big", "far-shift"]]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ["burst", "rename", "first", "big", "rsync-bulk", "start"])
+@pytest.mark.parametrize("row", ROWS if ALL else ROWS[:2])
 def test_a_row_runs(row: str, tmp_path: Path) -> None:
     done = bench(row, "--quick", "--json", "--dir", str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -51,9 +63,7 @@ def test_a_row_runs(row: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(
-    "rows", [["far-latency", "far-agent"], ["far-fanout"], ["far-burst", "far-restart"], ["far-big", "far-shift"]]
-)
+@pytest.mark.parametrize("rows", FAR_ROWS if ALL else FAR_ROWS[:1])
 def test_rows_with_a_far_host_run(rows: list[str], tmp_path: Path) -> None:
     if (missing := why_unavailable()) is not None:
         pytest.skip(missing)

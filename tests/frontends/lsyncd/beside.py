@@ -118,13 +118,13 @@ class Side:
 
     def idle(self, name: str) -> list[str]:
         """The rows that have not run anything for this name."""
-        told = "".join(entry for entry in self._entries() if entry.startswith("Exec: ") and name in entry)
+        told = "".join(entry for entry in self._entries() if _is_start(entry) and name in entry)
         return [row.name for row in self.rows if f"{self.top}/{row.name}/" not in told]
 
     def rests(self) -> bool:
         """Whether all that was started has ended, and was made something of."""
         entries = self._entries()
-        started = sum(entry.startswith("Exec: ") and "one-sweeped pipe" not in entry for entry in entries)
+        started = sum(map(_is_start, entries))
         return started == sum(entry.startswith("Delay: collected ") for entry in entries)
 
     def seen(self) -> dict[str, Seen]:
@@ -168,7 +168,7 @@ class Side:
     def _told(self) -> Iterator[tuple[str, list[str], str]]:
         """What the log says was run, but for what the recorder knows better."""
         for entry in self._entries():
-            if entry.startswith("Exec: "):
+            if _is_start(entry):
                 # What the program prints may follow on the next lines.
                 line = entry.removeprefix("Exec: ").rstrip("\n").partition("]\n")[0]
                 program, _, rest = line.partition(" ")
@@ -224,6 +224,11 @@ def differences(sides: Sequence[Side]) -> dict[str, dict[str, object]]:
     except AssertionError:
         return found
     return {}
+
+
+def _is_start(entry: str) -> bool:
+    """Whether a line says that a program was started. What is said of a pipe may have any program's output behind it."""
+    return entry.startswith("Exec: ") and not entry.startswith("Exec: one-sweeped pipe")
 
 
 def _normal(word: str) -> str:
