@@ -14,7 +14,7 @@ from instep.core.filters import Filter
 from instep.index.ledger import Ledger
 from instep.index.scan import Scanner
 from instep.model import Change
-from instep.paths import RelPath, Scope
+from instep.paths import RelPath
 
 
 @row("restart", "restart with an index, 1,000,000 files unchanged")
@@ -65,7 +65,7 @@ def index(bench: Bench) -> Iterator[Line]:
         ledger.finish(scanner.singles(commit.singles()), (), (), whole=None)
         ledger.settle()
         line.add("instep", 1e6 * (time.process_time() - before_s) / len(changes))
-        assert commit.scopes[changes[0].path] is Scope.ENTRY
+        assert len(commit.began) == len(changes)
     ledger.close(clean=True)
     os.close(fd)
     clear(source)

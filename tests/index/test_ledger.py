@@ -12,7 +12,7 @@ from instep.index.journal import Touched
 from instep.index.ledger import Ledger, NotBelieved, discard
 from instep.index.records import SIZE, UNKNOWN
 from instep.model import Change, Landmarks
-from instep.paths import ROOT, RelPath, Scope
+from instep.paths import RelPath, Scope
 
 ONE = b"1" * SIZE
 HERE = Landmarks(b"here", frozenset({b"a", b"b"}))
@@ -47,7 +47,7 @@ def whole(path: bytes) -> Ledger:
     assert set(commit.trees) == {b""}
     ledger.start_writing(commit.trees)
     ledger.put([(b"", 0, b"a\0" + ONE + b"b\0" + ONE)])
-    ledger.finish({b"": ONE}, (), (), whole=HERE)
+    ledger.finish({b"": {b"": ONE}}, (), (), whole=HERE)
     ledger.settle()
     assert ledger.whole
     return ledger
@@ -71,7 +71,7 @@ def test_what_was_not_at_rest_stays_in_doubt(path: bytes) -> None:
     commit = ledger.take()
     ledger.touch([_change(b"c")], ())
     ledger.start_writing(())
-    ledger.finish({b"a": ONE}, (), (), whole=None)
+    ledger.finish({b"": {b"a": ONE}}, (), (), whole=None)
     ledger.give_back(commit, [b"b"])
     ledger.settle()
     assert ledger.in_question() == {b"b": Scope.ENTRY, b"c": Scope.ENTRY}
@@ -126,7 +126,9 @@ def test_a_machine_that_was_shut_down_in_good_order_is_believed(path: bytes, mon
 def test_parents_are_recorded_with_their_names(path: bytes) -> None:
     ledger = whole(path)
     ledger.touch([_change(b"d/e/f"), _change(b"g")], ())
-    assert set(ledger.take().singles()) == {b"d/e/f", b"d/e", b"g", ROOT}
+    began = ledger.take().singles()
+    assert {parent: set(names) for parent, names in began.items()} == {b"d/e": {b"f"}, b"d": {b"e"}, b"": {b"g", b""}}
+    assert len({value for names in began.values() for value in names.values()}) == 1
     ledger.close(clean=True)
 
 
@@ -134,9 +136,9 @@ def test_a_directory_that_went_is_forgotten_with_all_below(path: bytes) -> None:
     ledger = whole(path)
     ledger.start_writing(())
     ledger.put([(b"d", 0, b"x\0" + ONE), (b"d/e", 0, b"")])
-    ledger.finish({b"d/x": ONE}, (), (), whole=None)
+    ledger.finish({b"d": {b"x": ONE}}, (), (), whole=None)
     ledger.start_writing(())
-    ledger.finish({b"d": UNKNOWN}, (), [b"d"], whole=None)
+    ledger.finish({b"": {b"d": UNKNOWN}}, (), [b"d"], whole=None)
     ledger.fold()
     assert not list(ledger._store.below(b"d"))
     ledger.close(clean=True)
@@ -146,7 +148,7 @@ def test_many_single_records_fold_by_themselves(path: bytes, monkeypatch: pytest
     monkeypatch.setattr(module, "FOLD_ROWS", 3)
     ledger = whole(path)
     ledger.start_writing(())
-    ledger.finish(dict.fromkeys([b"c", b"c/d", b"d/e", b"e/f"], ONE), [b"d/g"], (), whole=None)
+    ledger.finish({b"": {b"c": ONE}, b"c": {b"d": ONE}, b"d": {b"e": ONE}, b"e": {b"f": ONE}}, [b"d/g"], (), whole=None)
     assert ledger._store.change_count() == 0
     assert (ledger._store.entries(b"") or b"").count(ONE) == 3
     assert ledger._store.entries(b"d") == b"e\0" + ONE
@@ -207,7 +209,7 @@ def test_what_is_given_back_twice_is_given_back_once(path: bytes) -> None:
     commit = ledger.take()
     ledger.give_back(commit, [b"d"])
     rest = commit.without([b"d"])
-    ledger.give_back(rest, rest.singles())
+    ledger.give_back(rest, [b"d", b"d/a"])
     assert ledger.in_question() == {b"d": Scope.TREE, b"d/a": Scope.ENTRY}
     ledger.close(clean=True)
 

@@ -123,14 +123,22 @@ def test_only_what_rested_since_the_batch_began_is_claimed(desk: Desk) -> None:
     assert b"late" not in parse(desk.store.entries(b"c") or b"")
     assert is_directory(parse(desk.store.entries(b"") or b"")[b"c"])
     assert sorted(desk.compare().reports) == [(b"c", ENTRY, False, True), (b"c/late", ENTRY, True, False)]
-    paths = (b"c/late", b"c/f", b"gone", b"")
-    assert desk.scanner.singles(dict.fromkeys(paths, began_ns)) == {
-        b"c/late": UNKNOWN,
-        b"c/f": record((desk.source / "c" / "f").lstat()),
-        b"gone": UNKNOWN,
-        b"": record(desk.source.lstat()),
+    paths = {b"c": (b"late", b"f"), b"": (b"gone", b"", b"a"), b"no/such": (b"x",)}
+    began = {parent: dict.fromkeys(names, began_ns) for parent, names in paths.items()}
+    assert desk.scanner.singles(began) == {
+        b"c": {b"late": UNKNOWN, b"f": record((desk.source / "c" / "f").lstat())},
+        b"": {b"gone": UNKNOWN, b"": record(desk.source.lstat()), b"a": record((desk.source / "a").lstat())},
+        b"no/such": {b"x": UNKNOWN},
     }
-    assert desk.scanner.singles({b"c/f": began_ns}, margin_ns=began_ns) == {b"c/f": UNKNOWN}
+    assert desk.scanner.singles({b"c": {b"f": began_ns}}, margin_ns=began_ns) == {b"c": {b"f": UNKNOWN}}
+
+
+def test_a_directory_swapped_for_a_link_is_not_followed(desk: Desk) -> None:
+    elsewhere = desk.source.parent / "some other"
+    elsewhere.mkdir()
+    (elsewhere / "f").touch()
+    (desk.source / "led").symlink_to(elsewhere)
+    assert desk.scanner.singles({b"led": {b"f": 1 << 62}}) == {b"led": {b"f": UNKNOWN}}
 
 
 def test_it_stops_between_directories(desk: Desk) -> None:

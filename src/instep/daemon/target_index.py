@@ -18,7 +18,7 @@ from instep.daemon.reader import Reader
 from instep.daemon.target import Target
 from instep.index.journal import Touched
 from instep.index.ledger import Commit, Ledger, NotBelieved, discard
-from instep.index.records import is_directory
+from instep.index.records import Names, is_directory, path_of
 from instep.index.store import BrokenIndex
 from instep.logs import fields
 from instep.model import Batch, Landmarks
@@ -224,20 +224,18 @@ class TargetIndex:
         pending, covering = target.unsettled()
         if any(path in pending or _covered(path, covering) for path in trees):
             return False
-        back = [path for path in records if path in pending or _covered(path, covering)]
-        for path in back:
-            del records[path]
-        gone = [path for path in commit.directories if path in records and not is_directory(records[path])]
+        back = _take_out(records, pending, covering)
+        gone = [path for path in commit.directories if _is_no_directory(records, path)]
         whole = await target.engine.landmarks() if ROOT in trees else None
         await self._in_thread(target.engine.flush)
         await self._in_thread(lambda: ledger.finish(records, pending if trees else (), gone, whole=whole))
         if target.index is self:
             ledger.give_back(commit, back)
             ledger.settle()
-        log.debug("index-written", extra=fields(target=target.name, paths=len(records), whole=ledger.whole))
+        log.debug("index-written", extra=fields(target=target.name, paths=len(commit.began), whole=ledger.whole))
         return True
 
-    def _read(self, commit: Commit) -> dict[bytes, bytes]:
+    def _read(self, commit: Commit) -> Names[bytes]:
         return self._reader.scanner.singles(commit.singles(), margin_ns=self._margin_ns)
 
     def _abort(self) -> None:
@@ -294,6 +292,27 @@ def _outermost(trees: dict[bytes, int]) -> dict[bytes, int]:
             if path or path not in kept:
                 kept[path] = began
     return kept
+
+
+def _take_out(records: Names[bytes], pending: Collection[bytes], covering: Collection[bytes]) -> list[bytes]:
+    """Take the records of what is pending out; its paths."""
+    if not pending:
+        return []
+    out: list[bytes] = []
+    for parent, names in records.items():
+        for name in list(names):
+            path = path_of(parent, name)
+            if path in pending or _covered(path, covering):
+                del names[name]
+                out.append(path)
+    return out
+
+
+def _is_no_directory(records: Names[bytes], path: bytes) -> bool:
+    """Whether what was a directory is known to be none now."""
+    parent, _, name = path.rpartition(b"/")
+    one = records.get(parent, {}).get(name)
+    return one is not None and not is_directory(one)
 
 
 def _covered(path: bytes, covering: Collection[bytes]) -> bool:

@@ -16,8 +16,9 @@ import os
 from instep.paths import Scope
 
 GROW_BYTES = 1 << 18
-_MARKS = {Scope.ENTRY: b"e", Scope.LIST: b"l", Scope.TREE: b"t"}
-_SCOPES = {mark[0]: scope for scope, mark in _MARKS.items()}
+_MARKS = (b"e", b"l", b"t")
+"""By scope."""
+_SCOPES = {mark[0]: Scope(number) for number, mark in enumerate(_MARKS)}
 
 Touched = dict[bytes, Scope]
 

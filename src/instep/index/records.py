@@ -13,11 +13,18 @@ from __future__ import annotations
 import os
 import stat
 from struct import Struct
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _ENTRY = Struct("<QQqqqIII")
 SIZE = _ENTRY.size
+packed_record = _ENTRY.pack
+"""A record of inode, device, size, mtime and ctime in ns, mode, uid and gid."""
 named_record = Struct("<xQQqqqIII").pack
 """The same with the NUL that stands between a name and its record: one call for each name of a scan."""
+Names = dict[bytes, dict[bytes, T]]
+"""By directory, then by name: something of each. The root itself has an empty name, in itself."""
 UNKNOWN = bytes(SIZE)
 """In the place of a record: nothing is known of this name any more."""
 _DIRECTORY_BIT = stat.S_IFDIR
@@ -42,6 +49,11 @@ def record(info: os.stat_result) -> bytes:
 def identity_only(info: os.stat_result) -> bytes:
     """A directory known to be there, whose own attributes may not have been brought over."""
     return _ENTRY.pack(info.st_ino, info.st_dev, 0, 0, 0, info.st_mode, 0, 0)
+
+
+def path_of(parent: bytes, name: bytes) -> bytes:
+    """The path of a name in a directory."""
+    return parent + b"/" + name if parent else name
 
 
 def is_directory(one: bytes) -> bool:
