@@ -55,7 +55,7 @@ fmt: dev ## format, and mend what can be mended by itself
 	$(BIN)/ruff check --fix-only $(SRC)
 	$(BIN)/ruff format $(SRC)
 
-bench: venv packages ## side by side with clsync, lsyncd, rsync, cp (ROWS="latency burst" ARGS=--quick)
+bench: dev packages ## side by side with clsync, lsyncd, rsync, cp (ROWS="latency burst" ARGS=--quick)
 	@$(BIN)/python -m benchmarks $(ROWS) $(ARGS)
 
 demo: venv ## a small tree, changed live: see each change arrive

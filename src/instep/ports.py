@@ -64,6 +64,22 @@ class Monitor(Protocol):
         """Give everything back to the kernel; may be called twice."""
 
 
+@runtime_checkable
+class Grouped(Protocol):
+    """A monitor that can be kept from being told of single directories (``instep.linux.fanotify.ignore_in``)."""
+
+    group: int
+    """Its fanotify group; there once it was started."""
+
+
+@runtime_checkable
+class Discreet(Protocol):
+    """An engine that writes where a monitor of the same mirror listens, and can keep it from hearing that."""
+
+    def hush(self, group: int) -> None:
+        """What is written out of sight is not to be told to this fanotify group. Before the first batch."""
+
+
 class Engine(Protocol):
     """Brings the paths of a batch in step with the source as it is at that moment. One instance per target.
 

@@ -229,7 +229,7 @@ def test_steady_noise_does_not_wake_every_time(place: Place) -> None:
     noise()
     assert monitor.wake_s() == fanotify.NOISE_PAUSE_S
     # Of the descriptors that can wake it, the one of the events; tests that run beside this one mount things.
-    assert monitor._group not in dict(monitor._ready.poll(0))
+    assert monitor.group not in dict(monitor._ready.poll(0))
     write(place.path(b"a"))
     assert list(monitor.read()) == [Report(RelPath(b"a"))]
     # A report ends it at once, as does quiet.
@@ -353,7 +353,7 @@ def overflow() -> bytes:
 def test_overflow(place: Place, caplog: pytest.LogCaptureFixture, at: str) -> None:
     monitor = place.monitor()
     write(place.path(b"a"))
-    buffer = os.read(monitor._group, 1 << 16)
+    buffer = os.read(monitor.group, 1 << 16)
     given = {"alone": overflow(), "first": overflow() + buffer, "last": buffer + overflow()}[at]
     reports: list[Report] = []
     monitor._take(given, reports)
@@ -857,7 +857,7 @@ def check_round(place: Place, seed: int, count: int, *, overflows: bool) -> None
         if overflows and pick.random() < 0.05:
             # As if the kernel had dropped all this.
             with contextlib.suppress(BlockingIOError):
-                os.read(monitor._group, 1 << 18)
+                os.read(monitor.group, 1 << 18)
                 reports: list[Report] = []
                 monitor._take(overflow(), reports)
                 for report in reports:

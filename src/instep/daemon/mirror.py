@@ -28,7 +28,7 @@ from instep.errors import SourceError
 from instep.logs import fields
 from instep.model import Report
 from instep.paths import ROOT, Scope
-from instep.ports import Monitor
+from instep.ports import Discreet, Grouped, Monitor
 from instep.spec import InitialSync, MirrorSpec, MonitorName, Rounds
 
 log = logging.getLogger(__name__)
@@ -138,10 +138,14 @@ class Mirror:
             if spec.once and not whole:
                 self._monitor.close()
                 self._monitor, self._why_monitor = build_monitor(spec, self._filter, copying=False)
+            self._monitor.start()
+            if isinstance(self._monitor, Grouped):
+                for target in self.targets:
+                    if isinstance(target.engine, Discreet):
+                        target.engine.hush(self._monitor.group)
             for target in whole:
                 if target.state is State.READY:
                     target.engine.prepare()
-            self._monitor.start()
             log.info("monitor", extra=fields(name=self._monitor.name, reason=self._why_monitor))
             if self._observer is not None and whole:
                 self._observer.initial_sync_started([(target.name, target.engine.progress) for target in whole])

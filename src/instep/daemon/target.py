@@ -331,6 +331,10 @@ class Target:
         moves: dict[RelPath, RelPath] = {}
         if from_log:
             ticket, taken = changelog.take(cursor, NEVER_S if self.flushing else now_s, BATCH_PATHS_MAX)
+            reported = len(taken)
+            if reported > 1:
+                # Before all else: of a burst most is in new directories, and need not even be parked.
+                taken = without_covered(taken, [change.path for change in taken if change.moved_from is not None])
             for change in taken:
                 if self._waiting:
                     older = room.take(change.path)
@@ -345,7 +349,7 @@ class Target:
                     if self._flights and self._overlaps(Change(change.moved_from, Scope.TREE)):
                         continue
                     moves[change.path] = change.moved_from
-            self._spacing.started(len(taken), now_s)
+            self._spacing.started(reported, now_s)
         if self._waiting:
             for change in room.take_due(now_s, BATCH_PATHS_MAX):
                 if self._flights and self._overlaps(change):

@@ -7,6 +7,9 @@ Facts (fanotify(7), fanotify_init(2), fanotify_mark(2), kernel 6.18; marked * wh
 - The mark is refused with EXDEV on a btrfs subvolume, ENODEV where statfs(2) gives no id (FUSE, NFS), EOPNOTSUPP where
   there are no file handles (overlay, proc, ramfs). *
 - The mask is 64 bits wide: without ``argtypes`` ctypes would pass an int.
+- Since Linux 6.0 an ignoring mark on a directory (FAN_MARK_IGNORE with FAN_EVENT_ON_CHILD) keeps from a group what is
+  made, written, changed or renamed in it, though the file system is marked; but for FAN_ATTRIB of an unlinked file,
+  which is told of the file alone. Setting and removing it takes 4 to 7 us each. *
 - An event is 24 bytes (u32 length, u8 version 3, u8, u16 metadata length 24, u64 mask, s32 fd -1, s32 pid), then
   records: u8 type, u8, u16 length, u64 fsid, u32 handle_bytes, s32 handle_type, the handle, for the types with a name
   the name with a NUL. Lengths are multiples of 4, all of it in the machine's byte order. The order of the records is
@@ -37,7 +40,11 @@ FAN_REPORT_NAME = 0x800
 FAN_REPORT_TARGET_FID = 0x1000
 
 FAN_MARK_ADD = 0x1
+FAN_MARK_REMOVE = 0x2
+FAN_MARK_IGNORED_SURV_MODIFY = 0x40
 FAN_MARK_FILESYSTEM = 0x100
+FAN_MARK_EVICTABLE = 0x200
+FAN_MARK_IGNORE = 0x400
 
 FAN_MODIFY = 0x2
 FAN_ATTRIB = 0x4
@@ -45,6 +52,7 @@ FAN_CLOSE_WRITE = 0x8
 FAN_CREATE = 0x100
 FAN_DELETE = 0x200
 FAN_Q_OVERFLOW = 0x4000
+FAN_EVENT_ON_CHILD = 0x08000000
 FAN_RENAME = 0x10000000
 FAN_ONDIR = 0x40000000
 
@@ -69,6 +77,8 @@ INIT_FLAGS = (
 )
 EVERY_CHANGE = FAN_MODIFY | FAN_ATTRIB | FAN_CLOSE_WRITE | FAN_CREATE | FAN_DELETE | FAN_RENAME | FAN_ONDIR
 """MODIFY stands for truncate(2) and files kept open, CREATE for a linked O_TMPFILE, CLOSE_WRITE for mmap."""
+
+_IGNORING = FAN_MARK_IGNORE | FAN_MARK_IGNORED_SURV_MODIFY | FAN_MARK_EVICTABLE
 
 EVENT = struct.Struct("=I4xQ8xBxH8xI")
 """(event length, mask, type of the first record, its length, its handle_bytes): the first 40 bytes of an event."""
@@ -116,6 +126,18 @@ def mark_file_system(group: int, fd: int, mask: int = EVERY_CHANGE) -> None:
     _, call = _calls()
     if call(group, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, mask, fd, None) < 0:
         raise failure()
+
+
+def ignore_in(group: int, directory: int) -> bool:
+    """Keep from ``group`` what happens to the names in an open directory; False where the kernel cannot."""
+    _, call = _calls()
+    return call(group, FAN_MARK_ADD | _IGNORING, EVERY_CHANGE | FAN_EVENT_ON_CHILD, directory, None) == 0
+
+
+def heed_in(group: int, directory: int) -> None:
+    """Undo ``ignore_in``; without one before it nothing happens."""
+    _, call = _calls()
+    call(group, FAN_MARK_REMOVE | _IGNORING, EVERY_CHANGE | FAN_EVENT_ON_CHILD, directory, None)
 
 
 def marked_devices(group: int) -> frozenset[int]:

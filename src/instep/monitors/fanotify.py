@@ -109,6 +109,7 @@ class FanotifyMonitor:
         ignore: Callable[[RelPath, bool], bool] | None = None,
     ) -> None:
         self.drained = False
+        self.group = -1
         self._root = root
         self._one_file_system = one_file_system
         self._ignore = ignore
@@ -140,7 +141,7 @@ class FanotifyMonitor:
                 fix="name a directory that this user may read",
             ) from error
         try:
-            self._group = self._own(armed(self._root_fd))
+            self.group = self._own(armed(self._root_fd))
         except OSError as error:
             reason = refusal(error, self._root_fd)
             self.close()
@@ -152,7 +153,7 @@ class FanotifyMonitor:
         self._root_path = path_of(self._root_fd)
         self._root_mount_id = mount_id_of(self._root_fd)
         self._mounts = MountsBelow(
-            self._root_fd, self._group, one_file_system=self._one_file_system, ignore=self._ignore
+            self._root_fd, self.group, one_file_system=self._one_file_system, ignore=self._ignore
         )
         self._places = Places(self._root_fd)
         # Two descriptors: whoever polls one first, this class or the loop by way of the epoll, clears only its own.
@@ -162,7 +163,7 @@ class FanotifyMonitor:
         self._mounts_changed.register(asking, select.POLLPRI)
         self._ready = select.epoll(flags=select.EPOLL_CLOEXEC)
         self._closing.callback(self._ready.close)
-        self._ready.register(self._group, select.EPOLLIN)
+        self._ready.register(self.group, select.EPOLLIN)
         self._ready.register(waking, select.EPOLLPRI)
         self._look_at_mounts([])
 
@@ -206,7 +207,7 @@ class FanotifyMonitor:
         events_before = self._events
         for _ in range(READS_MAX):
             try:
-                buffer = os.read(self._group, READ_BYTES)
+                buffer = os.read(self.group, READ_BYTES)
             except BlockingIOError:
                 self.drained = True
                 break
@@ -247,7 +248,7 @@ class FanotifyMonitor:
         """Have the descriptor keep silent about events, or speak again; meanwhile ``wake_s`` is what calls."""
         if wanted != self._pausing:
             self._pausing = wanted
-            self._ready.modify(self._group, 0 if wanted else select.EPOLLIN)
+            self._ready.modify(self.group, 0 if wanted else select.EPOLLIN)
 
     def _take(self, buffer: bytes, reports: list[Report]) -> None:
         """Turn events into reports. Most are of files in known directories: those are dealt with right here."""

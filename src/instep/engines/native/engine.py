@@ -45,7 +45,7 @@ NOW_PATHS = 64
 """More changes than this at once are bulk."""
 NOW_BYTES = 1 << 20
 NOW_ENTRIES = 128
-"""A new directory with more entries than this is bulk."""
+"""A directory with more entries than this, to be filled or removed, is bulk."""
 NOW_S = 0.010
 """The loop is not held longer than about this."""
 JOB_PATHS = 512
@@ -104,6 +104,7 @@ class NativeEngine:
         self._threads: ThreadPoolExecutor | None = None
         self._identity: tuple[int, int] | None = None
         self._warm: asyncio.Task[None] | None = None
+        self._group = -1
 
     async def open(self) -> bool:
         """Open the target, making its last component on the very first call.
@@ -141,13 +142,22 @@ class NativeEngine:
         self._identity = (info.st_dev, info.st_ino)
         self._target = fd
         self._brake.stopping = False
-        self._now = Session(self._source, fd, self._settings)
-        self._pool = Pool(
-            "instep.engines.native.worker", (self._source, fd), settings_as_tuple(self._settings), self._workers
-        )
+        self._begin()
         if not first and not known:
             self._links = Links()
         return known
+
+    def _begin(self) -> None:
+        """What works on the open target; its processes start when they are needed."""
+        descriptors = (self._source, self._target) + ((self._group,) if self._group >= 0 else ())
+        self._now = Session(self._source, self._target, self._settings, self._group, removes_max=NOW_ENTRIES)
+        self._pool = Pool("instep.engines.native.worker", descriptors, settings_as_tuple(self._settings), self._workers)
+
+    def hush(self, group: int) -> None:
+        """See ``instep.ports.Discreet``."""
+        self._group = group
+        if self._pool is not None:
+            self._begin()
 
     def prepare(self) -> None:
         """A whole comparison is coming: let the workers start meanwhile."""
@@ -421,7 +431,7 @@ class NativeEngine:
             total.add(tally)
 
     def _bring_large(self, path: bytes) -> Tally:
-        session = Session(self._source, self._target, self._settings)
+        session = Session(self._source, self._target, self._settings, self._group)
         session.brake = self._brake
         stretch = Stretch(session)
         try:
@@ -450,7 +460,7 @@ class NativeEngine:
                 self._seek_again_s = now_s + SEEK_PAUSE * (now_s - since_s)
                 whole = links.moves == moves  # What was moved meanwhile may have been missed.
         if session.brake is None:
-            session = Session(self._source, self._target, self._settings)
+            session = Session(self._source, self._target, self._settings, self._group)
             session.brake = self._brake
         try:
             with links.joining:

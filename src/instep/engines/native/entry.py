@@ -11,11 +11,13 @@ import contextlib
 import ctypes
 import enum
 import errno
+import math
 import os
 import stat
 
 from instep.core.reconcile import Step, step
 from instep.engines.native import content as bytes_of
+from instep.engines.native.extra import count_below
 from instep.engines.native.remove import HARD, remove
 from instep.engines.native.session import Session, reason_of
 from instep.engines.native.small import READ, WRITE
@@ -112,6 +114,8 @@ def reconcile(
     mode = ours.st_mode
     what = step(ours, theirs, content=content)
     tally.compared += 1
+    if what is _REPLACE and theirs is not None and stat.S_ISDIR(theirs.st_mode) and _is_too_much(session, path, tally):
+        return _LEFT
     if stat.S_ISREG(mode):
         if what is _KEEP and (not leave or ours.st_nlink == 1):
             return _DONE
@@ -447,8 +451,22 @@ def _gone(session: Session, target: int, path: bytes, name: str | bytes, tally: 
         return _GONE
     except OSError as error:
         return failed(tally, path, error, "cannot look at the target")
-    remove(session, target, path, name, tally, is_dir=stat.S_ISDIR(theirs.st_mode))
+    is_dir = stat.S_ISDIR(theirs.st_mode)
+    if is_dir and _is_too_much(session, path, tally):
+        return _LEFT
+    remove(session, target, path, name, tally, is_dir=is_dir)
     return _GONE
+
+
+def _is_too_much(session: Session, path: bytes, tally: Tally) -> bool:
+    """Whether a directory of the target has more in it than may be removed here; then it is noted for others."""
+    if session.removes_max == math.inf:
+        return False
+    count = count_below(session, [path], int(session.removes_max))
+    if count <= session.removes_max:
+        return False
+    tally.large.append((path, count))
+    return True
 
 
 def failed(tally: Tally, path: bytes, error: OSError, what: str) -> Brought:

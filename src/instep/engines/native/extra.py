@@ -49,7 +49,7 @@ def count_below(session: Session, directories: Sequence[bytes], most: float) -> 
     protected = not session.filters_nothing and not session.settings.delete_excluded
     todo = list(directories)
     count = 0
-    while todo and count <= most:
+    while todo:
         path = todo.pop()
         try:
             fd = open_directory(session.target, path)
@@ -62,6 +62,8 @@ def count_below(session: Session, directories: Sequence[bytes], most: float) -> 
                     if protected and session.excludes(path, os.fsencode(entry.name), is_dir=is_dir):
                         continue
                     count += 1
+                    if count > most:
+                        return count
                     if is_dir:
                         todo.append(join(path, entry.name))
         except OSError:

@@ -15,6 +15,7 @@ from instep.engines.native.remove import remove
 from instep.engines.native.session import Session
 from instep.engines.native.small import READ, is_plain, put
 from instep.engines.native.tally import Tally
+from instep.linux.fanotify import heed_in, ignore_in
 from instep.linux.openat import DIRECTORY, open_directory
 
 
@@ -65,7 +66,8 @@ class Hidden:
     """A new directory filled under a temporary name, then renamed over the empty one that has its place.
 
     Until then nobody can open a file in it, so the files are written under their real names: one rename for all of
-    them instead of one for each.
+    them instead of one for each. Nor need our own monitor hear of them, where it listens on this file system: that
+    would take half of the time again (measured, tmpfs: 1.15 instead of 2.0 s of CPU for 20,000 files).
     """
 
     def __init__(self, session: Session, path: bytes) -> None:
@@ -81,9 +83,12 @@ class Hidden:
         except BaseException:
             os.close(self._above)
             raise
+        self._hushed = session.group >= 0 and ignore_in(session.group, self.fd)
 
     def show(self) -> bool:
         """Put it in its place; False when something was put there meanwhile: then it is gone again."""
+        if self._hushed:
+            heed_in(self._session.group, self.fd)  # Once others can see it, it may be moved to where its events count.
         try:
             os.rename(self._temporary, self._name, src_dir_fd=self._above, dst_dir_fd=self._above)
         except OSError:

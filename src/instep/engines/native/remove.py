@@ -15,11 +15,15 @@ import struct
 from instep.engines.native.attributes import change_mode
 from instep.engines.native.session import Session, join, reason_of
 from instep.engines.native.tally import Tally
+from instep.linux.fanotify import heed_in, ignore_in
 from instep.linux.libc import libc
 from instep.linux.openat import DIRECTORY, NR_OPENAT2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS
 
 RESOLVE_NO_XDEV = 0x01
 _UNMOUNTED_HOW = struct.pack("=QQQ", DIRECTORY, 0, RESOLVE_NO_XDEV | RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+
+HUSH_FILES = 4
+"""From so many removed files of a directory on it is worth while to keep the others from our own monitor (measured)."""
 
 HARD = frozenset({errno.EPERM, errno.ENAMETOOLONG, errno.EINVAL, errno.EROFS, errno.EBUSY, errno.EXDEV})
 
@@ -84,24 +88,30 @@ def _remove_directory(session: Session, target: int, path: bytes, name: str | by
                 frames.append(frame)
                 continue
             frames.pop()
-            os.close(fd)
-            parent = frames[-1][0] if frames else target
+            gone = False
             try:
-                os.rmdir(own_name, dir_fd=parent)
+                os.rmdir(own_name, dir_fd=frames[-1][0] if frames else target)
                 tally.deleted += 1
+                gone = True
             except FileNotFoundError:
                 pass
             except OSError as error:
-                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                    if session.filters_nothing:
-                        raise  # Someone else writes there: try again later.
-                    kept = True
-                    continue
-                raise
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or session.filters_nothing:
+                    raise  # Someone else writes there: try again later.
+                kept = True
+            finally:
+                _leave(session, fd, gone=gone)
     finally:
         for fd, _, _, _ in frames:
-            os.close(fd)
+            _leave(session, fd, gone=False)
     return not (kept or failed)
+
+
+def _leave(session: Session, directory: int, *, gone: bool) -> None:
+    """Close a directory; one that stays is heard of again."""
+    if session.group >= 0 and not gone:
+        heed_in(session.group, directory)
+    os.close(directory)
 
 
 def _enter(
@@ -119,6 +129,7 @@ def _enter(
             os.fchmod(fd, 0o700)
         protected = not session.filters_nothing and not session.settings.delete_excluded
         subdirectories: list[str] = []
+        hush_at = tally.deleted + HUSH_FILES if session.group >= 0 else -1
         with os.scandir(fd) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
@@ -126,8 +137,10 @@ def _enter(
                 elif not (protected and session.excludes(path, os.fsencode(entry.name), is_dir=False)):
                     os.unlink(entry.name, dir_fd=fd)
                     tally.deleted += 1
+                    if tally.deleted == hush_at:
+                        ignore_in(session.group, fd)
     except BaseException:
-        os.close(fd)
+        _leave(session, fd, gone=False)
         raise
     return fd, path, name, subdirectories
 

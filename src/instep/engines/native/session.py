@@ -41,10 +41,23 @@ class Settings(NamedTuple):
 class Session:
     """Two root descriptors, and how to work between them. The descriptors belong to the caller."""
 
-    def __init__(self, source: int, target: int, settings: Settings) -> None:
+    def __init__(
+        self, source: int, target: int, settings: Settings, group: int = -1, *, removes_max: float = math.inf
+    ) -> None:
+        """Begin.
+
+        Args:
+            source: The root of the source.
+            target: The root of the target.
+            settings: What was asked for.
+            group: The fanotify group that listens on the target's file system too; -1 where there is none.
+            removes_max: Directories with more below them than this are left to others to remove.
+        """
         self.source = source
         self.target = target
         self.settings = settings
+        self.group = group
+        self.removes_max = removes_max
         self.filter = Filter(settings.rules)
         self.filters_nothing = self.filter.is_trivial
         self.attributes = Attributes(settings.preserve, umask=settings.umask)

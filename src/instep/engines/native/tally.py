@@ -64,7 +64,7 @@ class Tally:
         """(path, reason, hard)"""
         self.full = full
         self.large = large or []
-        """Regular files left alone because of their size: (path, bytes)."""
+        """Left alone because of their size: regular files (path, bytes), directories to be removed (path, entries)."""
         self.linked = linked or []
         """Files with several names, left alone."""
         self.racy = racy or []

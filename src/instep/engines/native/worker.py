@@ -69,10 +69,10 @@ def main() -> None:
     stdin.register(0, select.POLLIN)
     if any(events & select.POLLHUP for _, events in stdin.poll(0)):
         return  # It ended before it could be told to the kernel.
-    source, target = int(sys.argv[1]), int(sys.argv[2])
+    source, target, *groups = map(int, sys.argv[1:])
 
     def prepare(greeting: Values) -> Callable[[Values], Values]:
-        session = Session(source, target, settings_of(greeting))
+        session = Session(source, target, settings_of(greeting), *groups)
         return lambda job: work(session, job).as_tuple()
 
     serve(prepare)
