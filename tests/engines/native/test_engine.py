@@ -283,6 +283,20 @@ def test_an_engine_closed_in_the_middle_works_again(base: bytes) -> None:
         rig.clean(rig.tree())
 
 
+@pytest.mark.parametrize("by", ["nothing", "a file"])
+@pytest.mark.parametrize("entries", [20, 300])
+def test_a_large_removal_does_not_hold_up_the_loop(rig: Rig, entries: int, by: str) -> None:
+    os.makedirs(rig.d(b"d/below"))
+    for number in range(entries):
+        write(rig.d(b"d/below/f%d" % number))
+    if by == "a file":
+        write(rig.s(b"d"))
+    _, left = rig.engine.sync_now(Batch(rig.changes([b"d"]), time.monotonic()))
+    assert bool(left) == (entries > 128)
+    assert os.path.isdir(rig.d(b"d")) == bool(left)
+    rig.clean(rig.bring(b"d"))
+
+
 def test_many_batches_side_by_side(rig: Rig) -> None:
     for number in range(8):
         os.mkdir(rig.s(b"%d" % number))
