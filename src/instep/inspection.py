@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class Verdict(enum.Enum):
@@ -18,8 +18,7 @@ class Verdict(enum.Enum):
     """The target cannot be used until this is mended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One line of the table."""
 
     name: str
@@ -31,8 +30,7 @@ class Finding:
     """What follows from it, or what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Inspection:
+class Inspection(NamedTuple):
     """All about one target."""
 
     target: bytes

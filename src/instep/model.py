@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from instep.paths import RelPath, Scope
@@ -100,8 +101,7 @@ class Batch:
     deletions: Deletions = Deletions.LIMITED
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """One path that could not be brought over this time; it is tried again with backoff."""
 
     change: Change
@@ -111,8 +111,7 @@ class Failure:
     """A retry is not expected to help (name too long, not permitted): still retried, at the slowest pace."""
 
 
-@dataclass(frozen=True, slots=True)
-class Postponed:
+class Postponed(NamedTuple):
     """One path to look at again after ``wait_s``: a big file that has not rested, or one that changed while read."""
 
     change: Change
@@ -169,8 +168,7 @@ class Outcome:
         self.held = self.held or other.held
 
 
-@dataclass(frozen=True, slots=True)
-class Landmarks:
+class Landmarks(NamedTuple):
     """By what a target is known again."""
 
     identity: bytes
@@ -190,8 +188,7 @@ class Progress:
     directories: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class MonitorStatus:
+class MonitorStatus(NamedTuple):
     """What a monitor can say of itself for the status report."""
 
     watches: int
@@ -233,8 +230,7 @@ class Aspect(enum.Flag):
         return [str(each.name).lower().replace("_", "-") for each in type(self) if each in self]
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(NamedTuple):
     """One name that a comparison found to differ."""
 
     path: RelPath
@@ -250,14 +246,13 @@ class Difference:
     the directory that would hold it. 0: not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(NamedTuple):
     """A program to be run for somebody's configuration: exactly these words, no shell unless it is one of them."""
 
     argv: tuple[bytes, ...]
     stdin: bytes | None = None
     """What it reads; None: our own standard input."""
-    environment: Mapping[bytes, bytes] = field(default_factory=dict)
+    environment: Mapping[bytes, bytes] = MappingProxyType({})
     """In addition to our own."""
     output: bytes | None = None
     """The file that what it prints is appended to; None: where our own output goes."""
@@ -273,8 +268,7 @@ class Program:
     group: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ListFile:
+class ListFile(NamedTuple):
     """A file that is made for one run, and removed after it unless it is to be kept."""
 
     path: bytes
@@ -293,8 +287,7 @@ class Told(NamedTuple):
     new: int
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A function of a module that was loaded for somebody's configuration, to be called."""
 
     events: tuple[Told, ...] = ()
@@ -305,12 +298,11 @@ class Call:
     files: tuple[ListFile, ...] = ()
     timeout_s: float = float("inf")
     """After so long the process that runs it is killed."""
-    environment: Mapping[bytes, bytes] = field(default_factory=dict)
+    environment: Mapping[bytes, bytes] = MappingProxyType({})
     """What differs from our own while it runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupt:
+class Interrupt(NamedTuple):
     """A signal to something that runs, and all that it started."""
 
     number: int
@@ -322,8 +314,7 @@ Work = Program | Call | Batch | Interrupt
 """What a handler may ask for: a program, a function, an engine's work, or that one of these be interrupted."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramEnd:
+class ProgramEnd(NamedTuple):
     """How a program, or what stands in its place, ended."""
 
     status: int

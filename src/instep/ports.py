@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from instep.model import (
     Batch,
@@ -169,8 +168,7 @@ class Verifier(Protocol):
         """Stop, and let go of both sides; may be called at any time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A directory whose events a handler wants."""
 
     root: bytes

@@ -6,6 +6,8 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from instep.rules import Preserve, Rule
 
@@ -49,8 +51,7 @@ class InitialSync(enum.Enum):
     """The targets are taken to be equal."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(NamedTuple):
     """When a changed path is due. All in seconds and bytes."""
 
     quiet_s: float = 0.0
@@ -65,8 +66,7 @@ class Pace:
     """At least this long between the starts of two batches of one target."""
 
 
-@dataclass(frozen=True, slots=True)
-class RuleSource:
+class RuleSource(NamedTuple):
     """One filter option as it was given: a rule, or a pattern file."""
 
     include: bool
@@ -76,8 +76,7 @@ class RuleSource:
     is_file: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class MaxDelete:
+class MaxDelete(NamedTuple):
     """How many names one comparison of the whole tree may delete at a target: the larger of the two.
 
     An empty source says none: so looks one that is not mounted, or was lost, however few names its target has.
@@ -102,8 +101,7 @@ class MaxDelete:
         return max(self.least, kept * self.percent / (100 - self.percent))
 
 
-@dataclass(frozen=True, slots=True)
-class Rounds:
+class Rounds(NamedTuple):
     """How often a running mirror compares its targets, whatever was reported."""
 
     every_s: float
@@ -112,8 +110,7 @@ class Rounds:
     """Contents too, not only what a listing shows."""
 
 
-@dataclass(frozen=True, slots=True)
-class TargetSpec:
+class TargetSpec(NamedTuple):
     """One target."""
 
     address: bytes
@@ -183,8 +180,7 @@ class MirrorSpec:
     """It was asked for by name: not being able to use it is an error."""
 
 
-@dataclass(frozen=True, slots=True)
-class VerificationSpec:
+class VerificationSpec(NamedTuple):
     """One comparison of a mirror's targets with its source."""
 
     mirror: MirrorSpec
@@ -202,8 +198,7 @@ class ModuleKind(enum.Enum):
     PYTHON = "python"
 
 
-@dataclass(frozen=True, slots=True)
-class ModuleSpec:
+class ModuleSpec(NamedTuple):
     """A module with functions that act on changes, and what it is told at its start."""
 
     kind: ModuleKind
@@ -217,7 +212,7 @@ class ModuleSpec:
     label: bytes = b""
     lists_dir: bytes | None = None
     retries: int = 1
-    flags: Mapping[int, int] = field(default_factory=dict)
+    flags: Mapping[int, int] = MappingProxyType({})
     """clsync's options by the numbers that modules know them by."""
     processes: int = 1
     """How many calls may go on at once: each has a process of its own. 1: one process for life, unless it crashes."""

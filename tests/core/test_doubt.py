@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from instep.core.doubt import ABSENT_LOOKS_MAX, LOOKS_MAX, PAUSE_S, Doubts
@@ -40,7 +38,7 @@ def test_what_was_mended_meanwhile_is_no_difference() -> None:
 def test_a_source_that_changed_is_looked_at_once_more() -> None:
     doubts = Doubts(BEGAN_NS)
     doubts.add([OLD], 0.0)
-    newer = replace(OLD, source=(1, 3))
+    newer = OLD._replace(source=(1, 3))
     assert look(doubts, 1.0, newer) == []
     assert doubts.due_s() == 1.0 + 2 * PAUSE_S
     assert look(doubts, 2.0, newer) == [newer]
@@ -51,14 +49,14 @@ def test_a_source_that_never_rests_is_given_up() -> None:
     doubts.add([OLD], 0.0)
     for number in range(LOOKS_MAX - 1):
         assert len(doubts) == 1
-        assert look(doubts, 100.0 * number + 100, replace(OLD, source=(number,))) == []
+        assert look(doubts, 100.0 * number + 100, OLD._replace(source=(number,))) == []
     assert (len(doubts), doubts.changing) == (0, 1)
 
 
 @pytest.mark.parametrize(("changed_ns", "sure"), [(BEGAN_NS - 1, True), (BEGAN_NS, False), (NOW_NS + 1, True)])
 def test_a_change_since_the_beginning_leaves_a_doubt_but_not_a_time_ahead(changed_ns: int, sure: bool) -> None:
     doubts = Doubts(BEGAN_NS)
-    one = replace(OLD, changed_ns=changed_ns)
+    one = OLD._replace(changed_ns=changed_ns)
     doubts.add([one], 0.0)
     assert look(doubts, 1.0, one) == ([one] if sure else [])
 
@@ -77,7 +75,7 @@ def test_an_extra_name_in_a_directory_that_never_rests_is_told_in_the_end() -> N
 def test_at_most_so_many_at_once_and_the_earliest_first() -> None:
     doubts = Doubts(BEGAN_NS)
     for number in range(5):
-        doubts.add([replace(OLD, path=RelPath(b"%d" % number))], float(number))
+        doubts.add([OLD._replace(path=RelPath(b"%d" % number))], float(number))
     assert [one.path for one in doubts.take(100.0, 2)] == [b"0", b"1"]
     doubts.settle([], 100.0, NOW_NS)
     assert len(doubts) == 3

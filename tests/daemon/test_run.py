@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,3 +71,11 @@ def test_a_defect_in_a_callback_costs_a_comparison(
     assert Monitor.made == 2
     assert (target / "file").read_text() == "content"
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["internal-error"]
+
+
+def test_a_daemon_loads_little() -> None:
+    """What takes long to load and is never used: each start would pay for it."""
+    program = "import sys, instep.daemon.run, instep.daemon.kept, instep.engines.native.engine; print(*sys.modules)"
+    program += "; import ssl; ssl.create_default_context()"  # There for whoever wants it.
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"ssl", "rich", "tempfile", "random", "argparse"} & set(done.stdout.split())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -96,7 +96,7 @@ def test_doubts_are_bounded() -> None:
         (differs(b"a", Aspect.MISSING), [(b"a", Scope.TREE, True)]),
         (differs(b"a", Aspect.TYPE), [(b"a", Scope.TREE, True)]),
         (
-            replace(differs(b"a", Aspect.HARD_LINK), other=RelPath(b"b")),
+            differs(b"a", Aspect.HARD_LINK)._replace(other=RelPath(b"b")),
             [(b"a", Scope.ENTRY, True), (b"b", Scope.ENTRY, True)],
         ),
         (differs(b"a", Aspect.UNREADABLE), []),

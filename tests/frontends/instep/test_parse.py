@@ -244,7 +244,7 @@ def test_every_field_of_a_specification_can_be_set() -> None:
     given_otherwise |= {"stamps_equal"}  # for the front ends that stand in for others
     for each in fields(MirrorSpec):
         assert each.name in lands | given_otherwise
-    assert {f"pace.{each.name}" for each in fields(Pace)} <= lands
+    assert {f"pace.{name}" for name in Pace._fields} <= lands
     assert {f"preserve.{name}" for name in Preserve._fields} - lands == {"preserve.sparse"}
 
 

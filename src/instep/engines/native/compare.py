@@ -11,7 +11,6 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from instep.engines.native.judge import Judge, leave_no_trace
 from instep.engines.native.session import Session, join, reason_of
@@ -300,7 +299,7 @@ def _with_link(path: bytes, other: bytes, joined: bool, ours: os.stat_result, on
     words = f"the same file as {shown}, " + ("but not at the target" if joined else "but only at the target")
     if one is None:
         return difference(path, Aspect.HARD_LINK, words, ours, other=other)
-    return replace(one, what=one.what | Aspect.HARD_LINK, text=f"{one.text}; {words}", other=RelPath(other))
+    return one._replace(what=one.what | Aspect.HARD_LINK, text=f"{one.text}; {words}", other=RelPath(other))
 
 
 def _inode(info: os.stat_result) -> Inode:

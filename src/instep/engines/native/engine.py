@@ -12,8 +12,6 @@ import contextlib
 import errno
 import logging
 import os
-import secrets
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -85,7 +83,7 @@ class NativeEngine:
         # Throttled, everything passes one worker: two would make two streams of that rate.
         self._workers = 1 if throttled else workers
         self._settings = settings._replace(
-            token=settings.token or secrets.token_hex(4),
+            token=settings.token or os.urandom(4).hex(),
             large_bytes=float("inf") if throttled else settings.large_bytes,
         )
         self._all_later = throttled or settings.dry_run
@@ -593,6 +591,8 @@ def _covers(tree: bytes, path: bytes) -> bool:
 
 def _nowhere() -> int:
     """An empty directory that no path leads to: stands for the target that a dry run must not make."""
+    import tempfile  # noqa: PLC0415  # a tenth of a start, for what is seldom done
+
     path = tempfile.mkdtemp(prefix="instep-")
     fd = os.open(path, DIRECTORY)
     os.rmdir(path)

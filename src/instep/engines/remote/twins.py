@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from instep.engines.remote import agent
 from instep.linux.look import difference
@@ -56,4 +55,4 @@ def linked(path: bytes, other: bytes, joined: bool, ours: os.stat_result, one: D
     words = f"the same file as {shown}, " + ("but not at the target" if joined else "but only at the target")
     if one is None:
         return difference(path, Aspect.HARD_LINK, words, ours, other=other)
-    return replace(one, what=one.what | Aspect.HARD_LINK, text=f"{one.text}; {words}", other=RelPath(other))
+    return one._replace(what=one.what | Aspect.HARD_LINK, text=f"{one.text}; {words}", other=RelPath(other))

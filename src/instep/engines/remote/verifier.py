@@ -15,7 +15,6 @@ import stat
 import struct
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 from instep.engines import ssh
@@ -456,7 +455,7 @@ class RemoteVerifier:
                 if isinstance(error, OSError):
                     what, words = Aspect.UNREADABLE, f"cannot be compared: {error.strerror}"
             if one is not None:
-                one = replace(one, what=one.what | what, text=f"{words}; {one.text}")
+                one = one._replace(what=one.what | what, text=f"{words}; {one.text}")
             found.append(one or difference(each.path, what, words, info))
         return found
 

@@ -12,7 +12,6 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from instep.frontends.clsync import lists
@@ -53,7 +52,7 @@ def told_again(part: Part, *, status: str) -> Part:
     work = part.work
     if isinstance(work, Batch):
         return part
-    return part._replace(work=replace(work, environment={**work.environment, b"CLSYNC_STATUS": status.encode()}))
+    return part._replace(work=work._replace(environment={**work.environment, b"CLSYNC_STATUS": status.encode()}))
 
 
 class Runs:
