@@ -120,6 +120,33 @@ def test_a_directory_that_fills_a_batch_is_split() -> None:
     assert [len(log.take(cursor, 0.0, 8)[1]) for _ in range(3)] == [8, 8, 4]
 
 
+def test_in_a_directory_that_is_to_be_looked_at_anyway_nothing_is_kept() -> None:
+    log = ChangeLog()
+    cursor = log.add_cursor()
+    log.note(report(b"d", Scope.TREE), 0.0)
+    for path in (b"d/a", b"d/b"):
+        log.note(report(path), 0.0)
+    assert len(log) == 1
+    ticket, due = log.take(cursor, 1.0, 10)
+    assert [change.path for change in due] == [b"d"]
+    log.note(report(b"d/a"), 1.0)  # It may have been looked at already.
+    log.acknowledge(cursor, ticket, [RelPath(b"d")])
+    _, due = log.take(cursor, 1.0, 10)
+    assert [change.path for change in due] == [b"d/a"]
+
+
+@pytest.mark.parametrize("what", ["content", "a move", "a listing", "a pause"])
+def test_what_is_not_covered_by_its_directory_is_kept(what: str) -> None:
+    log = ChangeLog(quiet_s=1.0 if what == "a pause" else 0.0)
+    cursor = log.add_cursor()
+    scope = Scope.LIST if what == "a listing" else Scope.TREE
+    log.note(Report(RelPath(b"d"), scope, content=what != "content", is_dir=True), 0.0)
+    moved_from = RelPath(b"x") if what == "a move" else None
+    log.note(Report(RelPath(b"d/a"), content=True, moved_from=moved_from), 0.0)
+    _, due = log.take(cursor, 2.0, 10)
+    assert b"d/a" in [change.path for change in due]
+
+
 def test_quiet_and_hold() -> None:
     log = ChangeLog(quiet_s=1.0, hold_s=3.0)
     cursor = log.add_cursor()

@@ -15,6 +15,7 @@ from collections.abc import Collection
 from instep.model import Change, Report
 from instep.paths import ROOT, RelPath, Scope
 
+_TREE = Scope.TREE  # Python 3.11 takes 0.25 us to get a member from its class.
 MOVE_SCAN_MAX = 4096
 """Past so many pending slots a move is not looked into: both names are brought in step instead. Guessed: 0.3 ms."""
 TOUCHED_MAX = 4096
@@ -108,6 +109,17 @@ class ChangeLog:
         """Take in one report."""
         path, scope, content, is_dir, moved_from = report
         self.last_report_s = now_s
+        above = self._last.get(path.rpartition(b"/")[0])  # type: ignore[call-overload]  # a path, cut off
+        if (
+            above is not None
+            and above.scope is _TREE
+            and above.seq >= self._given_out
+            and above.moved_from is None is moved_from
+            and (above.content or not content)
+            and path
+            and not self.quiet_s
+        ):
+            return  # So it is with nearly all of a burst: its directory is to be looked at as a whole.
         clean_for = 0 if moved_from is None else self._clean_for(moved_from)
         change = self._last.get(path)
         if change is not None and change.seq >= self._given_out:
