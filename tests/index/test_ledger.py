@@ -10,9 +10,9 @@ import pytest
 from instep.index import ledger as module
 from instep.index.journal import Touched
 from instep.index.ledger import Ledger, NotBelieved, discard
-from instep.index.records import SIZE, UNKNOWN
 from instep.model import Change, Landmarks
 from instep.paths import RelPath, Scope
+from instep.records import SIZE, UNKNOWN
 
 ONE = b"1" * SIZE
 HERE = Landmarks(b"here", frozenset({b"a", b"b"}))

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from instep.core.filters import Filter
-from instep.index.records import UNKNOWN, is_directory, parse, record
 from instep.index.scan import EVER, Finding, Findings, Scanner
 from instep.index.store import Store
 from instep.paths import Scope
+from instep.records import UNKNOWN, is_directory, parse, record
 from instep.rules import Rule
 
 ENTRY, TREE = int(Scope.ENTRY), int(Scope.TREE)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from instep.index.records import SIZE, UNKNOWN, parse
 from instep.index.store import BrokenIndex, Store
+from instep.records import SIZE, UNKNOWN, parse
 
 ONE, TWO = b"1" * SIZE, b"2" * SIZE
 

@@ -18,11 +18,11 @@ from instep.daemon.reader import Reader
 from instep.daemon.target import Target
 from instep.index.journal import Touched
 from instep.index.ledger import Commit, Ledger, NotBelieved, discard
-from instep.index.records import Names, is_directory, path_of
 from instep.index.store import BrokenIndex
 from instep.logs import fields
 from instep.model import Batch, Landmarks
 from instep.paths import ROOT
+from instep.records import Names, is_directory, path_of
 from instep.workers import WorkerDied
 
 T = TypeVar("T")

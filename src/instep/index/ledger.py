@@ -14,10 +14,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from instep.index.journal import Journal, Touched, merged, read_journal
-from instep.index.records import UNKNOWN, Names, parse, record
 from instep.index.store import BrokenIndex, Store
 from instep.model import Change, Landmarks
 from instep.paths import ROOT, RelPath, Scope
+from instep.records import UNKNOWN, Names, parse, record
 
 FOLD_ROWS = 20_000
 """After so many rows about single names these go into the texts of their directories."""

@@ -13,7 +13,10 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from instep.core.filters import Filter
-from instep.index.records import (
+from instep.index.store import Store
+from instep.linux.openat import open_directory
+from instep.paths import TEMPORARY_PREFIX, RelPath, Scope
+from instep.records import (
     UNKNOWN,
     Names,
     identity_only,
@@ -23,9 +26,6 @@ from instep.index.records import (
     parse,
     same_directory,
 )
-from instep.index.store import Store
-from instep.linux.openat import open_directory
-from instep.paths import TEMPORARY_PREFIX, RelPath, Scope
 
 EVER = 1 << 63
 """Later than any time of an inode."""

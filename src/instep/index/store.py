@@ -17,7 +17,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from instep.index.records import UNKNOWN, parse
+from instep.records import UNKNOWN, parse
 
 VERSION = 1
 _SCHEMA = """

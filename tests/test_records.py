@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instep.index.records import SIZE, identity_only, is_directory, parse, record, same_directory
+from instep.records import SIZE, identity_only, is_directory, parse, record, same_directory
 
 NAMES = st.binary(min_size=1, max_size=20).filter(lambda name: b"\0" not in name and b"/" not in name)
 ENTRIES = st.dictionaries(NAMES, st.binary(min_size=SIZE, max_size=SIZE))
