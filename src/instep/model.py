@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from instep.paths import RelPath, Scope
+from instep.paths import Learned, RelPath, Scope
 
 
 class Report(NamedTuple):
@@ -154,6 +154,8 @@ class Outcome:
     deleted: int = 0
     held: Held | None = None
     """All of the batch was done, save these deletions."""
+    learned: list[Learned] = field(default_factory=list)
+    """Directories of the source that the target was given whole, as they were then."""
 
     def add(self, other: Outcome) -> None:
         """Fold the outcome of another part of the same batch into this one."""
@@ -166,6 +168,7 @@ class Outcome:
         self.entries += other.entries
         self.deleted += other.deleted
         self.held = self.held or other.held
+        self.learned += other.learned
 
 
 class Landmarks(NamedTuple):

@@ -14,6 +14,10 @@ RelPath = NewType("RelPath", bytes)
 
 ROOT = RelPath(b"")
 
+Learned = tuple[bytes, int, bytes, list[bytes]]
+"""What a directory of the source held when it was read: its path, when that began (ns, the system's clock), all of its
+names as ``records`` has them, and the paths of the directories among these."""
+
 TEMPORARY_PREFIX = b".instep-"
 TEMPORARY_SUFFIX = b".tmp"
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from struct import Struct
 from typing import TypeVar
 
@@ -27,6 +28,7 @@ Names = dict[bytes, dict[bytes, T]]
 """By directory, then by name: something of each. The root itself has an empty name, in itself."""
 UNKNOWN = bytes(SIZE)
 """In the place of a record: nothing is known of this name any more."""
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _DIRECTORY_BIT = stat.S_IFDIR
 _KIND = 0o170000
 
@@ -43,6 +45,17 @@ def record(info: os.stat_result) -> bytes:
         mode,
         info.st_uid,
         info.st_gid,
+    )
+
+
+def named(name: str, info: os.stat_result) -> bytes:
+    """A name as ``os.scandir`` gives it, with what is remembered of it: its part of a directory's text."""
+    mode, inode, device, _, uid, gid, size, _, _, _ = info  # quicker than each by its name
+    if mode & _KIND == _DIRECTORY_BIT:
+        size = 0
+    # os.fsencode asks for the type of each first.
+    return name.encode(_ENCODING, _ERRORS) + named_record(
+        inode, device, size, info.st_mtime_ns, info.st_ctime_ns, mode, uid, gid
     )
 
 

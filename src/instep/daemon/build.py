@@ -220,6 +220,7 @@ def _native_settings(built: Ground) -> Settings:
         inplace_bytes=spec.inplace_bytes,
         large_bytes=min(LARGE_BYTES, spec.pace.big_bytes),
         bandwidth_bytes_per_s=spec.bandwidth_bytes_per_s,
+        learns=bool(spec.state_dir),
         umask=built.umask,
     )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from instep.core.filters import Filter
 from instep.index.scan import Findings, Level, Scanner
 from instep.index.store import BrokenIndex
 from instep.index.worker import COMPARE, SURVEY, greeting
+from instep.paths import Learned
 from instep.serving import Values
 from instep.spec import MirrorSpec
 from instep.workers import Pool
@@ -51,13 +52,18 @@ class Reader:
                 raise BrokenIndex(answer[0])
             yield Findings(*answer)
 
-    async def survey(self, levels: list[Level]) -> AsyncIterator[Directories]:
-        """The texts of these directories and of all below them, piece by piece.
+    async def survey(self, levels: list[Level], known: Mapping[bytes, Learned]) -> AsyncIterator[Directories]:
+        """The texts of these directories and of all below them, piece by piece; what is ``known`` is not read again.
 
         Raises:
             WorkerDied: a process of ours was killed.
         """
-        first = await asyncio.to_thread(self.scanner.survey, levels, entries_max=A_LITTLE)
+        if known:
+            yield [(path, began_ns, text) for path, began_ns, text, _ in known.values()]
+            levels = [level for level in levels if level[0] not in known]
+            for _, began_ns, _, below in known.values():
+                levels += [(path, began_ns) for path in below if path not in known]
+        first = await asyncio.to_thread(self.scanner.survey, levels, entries_max=A_LITTLE, known=known)
         yield first.directories
         async for directories, _, _ in self._spread(SURVEY, (), first.levels):
             yield directories

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from instep.core.filters import Filter
 from instep.index.store import Store
@@ -117,9 +117,10 @@ class Scanner:
         levels.clear()
         return found
 
-    def survey(self, levels: list[Level], *, entries_max: int) -> Survey:
+    def survey(self, levels: list[Level], *, entries_max: int, known: Container[bytes] = ()) -> Survey:
         """The texts of directories and all below them, with only what has not changed since their batch began.
 
+        Directories that are ``known``, with all that is below these, are left out.
         Stops between two directories once ``entries_max`` entries were looked at; ``levels`` is consumed.
         """
         found = Survey()
@@ -132,7 +133,8 @@ class Scanner:
             found.entries += count + 1
             found.directories.append((path, began_ns, text))
             prefix = path + b"/" if path else b""
-            levels += [(prefix + name, began_ns) for name in below]
+            paths = [prefix + name for name in below]
+            levels += [(path, began_ns) for path in paths if path not in known]
         found.levels = list(levels)
         levels.clear()
         return found

@@ -46,6 +46,8 @@ NOW_ENTRIES = 128
 """A directory with more entries than this, to be filled or removed, is bulk."""
 NOW_S = 0.010
 """The loop is not held longer than about this."""
+LEARNED_BYTES_MAX = 32 << 20
+"""So much of what was read for one batch is remembered, some 500,000 names; of the rest the index reads anew."""
 JOB_PATHS = 512
 JOB_ENTRIES = 2000
 RACY_WAIT_S = 1.0
@@ -356,6 +358,7 @@ class NativeEngine:
             share = max(16, min(JOB_PATHS, -(-len(items) // pool.size)))
             jobs += [(BRING, items[at : at + share], JOB_ENTRIES, holds) for at in range(0, len(items), share)]
         levels, total.levels = total.levels, []
+        learned_bytes = 0
         running: set[asyncio.Task[Values]] = set()
         done: set[asyncio.Task[Values]] = set()
         try:
@@ -381,6 +384,9 @@ class NativeEngine:
                     tally.levels = []
                     self._note_links(tally)
                     self._count(tally)
+                    learned_bytes += sum(len(text) for _, _, text, _ in tally.learned)
+                    if learned_bytes > LEARNED_BYTES_MAX:
+                        tally.learned = []
                     total.add(tally)  # Full or not, on it goes: a deletion further on makes room.
         finally:
             for task in running:
@@ -541,6 +547,7 @@ class NativeEngine:
         outcome.bytes_copied += tally.bytes_copied
         outcome.entries += tally.entries
         outcome.deleted += tally.deleted
+        outcome.learned += tally.learned
         if tally.full:
             outcome.full = tally.full
         for path, reason, hard in tally.failures:

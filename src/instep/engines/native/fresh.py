@@ -26,6 +26,8 @@ class Filler:
         self._session = session
         self._source = source
         self._target = target
+        self.info: os.stat_result
+        """The file that was copied last, as it was when it was opened."""
         made = os.fstat(target)
         attributes = session.attributes
         preserve = session.settings.preserve
@@ -56,6 +58,7 @@ class Filler:
                 return False
         finally:
             os.close(opened)
+        self.info = info
         tally.files += 1
         tally.entries += 1
         tally.bytes_copied += info.st_size

@@ -32,6 +32,8 @@ class Settings(NamedTuple):
     inplace_bytes: float = math.inf
     large_bytes: float = LARGE_BYTES
     bandwidth_bytes_per_s: float = math.inf
+    learns: bool = False
+    """Whether somebody wants to know what was read of directories that were brought over whole (``Tally.learned``)."""
     umask: int = 0o022
     """The user's, for modes that are not preserved. The processes that write run with an umask of 0."""
     token: str = ""

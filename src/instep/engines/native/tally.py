@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from instep.engines.native.extra import Extra
+from instep.paths import Learned
 
 LinkedName = tuple[bytes, int, int, int, bool]
 """(path, device, inode, number of names, whether the content may have been touched)"""
@@ -26,6 +27,7 @@ class Tally:
         "full",
         "holds",
         "large",
+        "learned",
         "levels",
         "linked",
         "planned",
@@ -51,6 +53,7 @@ class Tally:
         present: int = 0,
         holds: bool = False,  # noqa: FBT001, FBT002  # by its name, or by all in order
         extra: list[Extra] | None = None,
+        learned: list[Learned] | None = None,
     ) -> None:
         """In the order of ``as_tuple``."""
         self.files = files
@@ -78,6 +81,8 @@ class Tally:
         self.holds = holds
         """Names that the source lacks are not deleted, but noted in ``extra``."""
         self.extra = extra or []
+        self.learned = learned or []
+        """Directories of the source that the target has just been given whole, as they were then."""
 
     def add(self, other: Tally) -> None:
         """Fold in another one."""
@@ -96,13 +101,14 @@ class Tally:
         self.planned += other.planned
         self.present += other.present
         self.extra += other.extra
+        self.learned += other.learned
 
     def as_tuple(self) -> tuple[Any, ...]:
         """Plain values for marshal."""
         return (
             self.files, self.bytes_copied, self.entries, self.compared, self.deleted, self.directories, self.failures,
             self.full, self.large, self.linked, self.racy, self.levels, self.planned, self.present, self.holds,
-            self.extra,
+            self.extra, self.learned,
         )  # fmt: skip
 
     @classmethod

@@ -11,6 +11,7 @@ import errno
 import itertools
 import os
 import stat
+import time
 from collections.abc import Iterable
 
 from instep.core.reconcile import Step, step
@@ -22,13 +23,36 @@ from instep.engines.native.session import Session, join, reason_of
 from instep.engines.native.tally import Tally
 from instep.linux.openat import open_directory
 from instep.paths import TEMPORARY_PREFIX, is_temporary
+from instep.records import named
 
 _TEMPORARY = os.fsdecode(TEMPORARY_PREFIX)
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _KEEP = Step.KEEP  # Python 3.11 takes 0.25 us to get a member from its class.
-_DIRECTORY, _NEW_DIRECTORY = Brought.DIRECTORY, Brought.NEW_DIRECTORY
+_DONE, _DIRECTORY, _NEW_DIRECTORY = Brought.DONE, Brought.DIRECTORY, Brought.NEW_DIRECTORY
 LOOKS = 3
 """At a directory that another worker replaces; it does so once."""
+
+
+class Page:
+    """What one directory of the source held when it was brought over.
+
+    A name counts only as it was before the reading began: what changes later has a later time, and is no more the same.
+    """
+
+    __slots__ = ("began_ns", "complete", "pieces")
+
+    def __init__(self) -> None:
+        self.began_ns = time.time_ns()
+        self.complete = True
+        """Nothing in it is in doubt."""
+        self.pieces: list[bytes] = []
+
+    def note(self, name: str, info: os.stat_result) -> None:
+        """This was read, and the target has it."""
+        if info.st_ctime_ns < self.began_ns:
+            self.pieces.append(named(name, info))
+        else:
+            self.complete = False
 
 
 def walk(
@@ -136,11 +160,17 @@ def _fill(
         return None
     try:
         below: list[tuple[bytes, bool, bool]] = []
-        _level(session, source, hidden.fd, path, tally, below, content=content, fresh=True, hidden=True)
+        page = Page() if session.settings.learns else None
+        _level(session, source, hidden.fd, path, tally, below, content=content, fresh=True, hidden=True, page=page)
         session.attributes.to_existing(source, hidden.fd, os.fstat(source), os.fstat(hidden.fd))
-        return below if hidden.show() else None
+        if not hidden.show():
+            return None
+        if page is not None and page.complete:
+            tally.learned.append((path, page.began_ns, b"".join(page.pieces), [each for each, _, _ in below]))
     except OSError:
         return None
+    else:
+        return below
     finally:
         hidden.close()
 
@@ -156,6 +186,7 @@ def _level(
     content: bool,
     fresh: bool,
     hidden: bool = False,
+    page: Page | None = None,
 ) -> None:
     settings, attributes = session.settings, session.attributes
     present: dict[str, os.DirEntry[str]] = {}
@@ -187,6 +218,8 @@ def _level(
                 try:
                     if filler.copy(name, tally):
                         tally.compared += 1
+                        if page is not None:
+                            page.note(name, filler.info)
                         continue
                 except OSError:
                     pass  # Tried once more below, where errors are told apart.
@@ -227,6 +260,10 @@ def _level(
                 below.append((join(path, name), content, False))
             elif brought is _NEW_DIRECTORY:
                 below.append((join(path, name), content, True))
+            elif brought is not _DONE and page is not None:
+                page.complete = False
+            if page is not None:
+                page.note(name, ours)
     if present:
         _remove_extra(session, target, path, present, tally)
 
