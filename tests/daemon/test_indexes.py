@@ -241,8 +241,8 @@ def test_where_nothing_is_known_or_must_be_certain_a_target_is_opened_first(desk
         desk.engine.connected = asyncio.Event()
         opening = asyncio.ensure_future(desk.target.open())
         beginning = asyncio.ensure_future(desk.indexes.begin({desk.target: opening}))
-        await asyncio.sleep(0.05)
-        assert not beginning.done()
+        begun, _ = await asyncio.wait({beginning}, timeout=0.05)  # long enough, if it did not wait for the target
+        assert not begun
         desk.engine.connected.set()
         assert bool(await beginning) is (mode is not InitialSync.INDEX)
         assert desk.target.state is State.READY
