@@ -42,6 +42,7 @@ FAN_REPORT_TARGET_FID = 0x1000
 FAN_MARK_ADD = 0x1
 FAN_MARK_REMOVE = 0x2
 FAN_MARK_IGNORED_SURV_MODIFY = 0x40
+FAN_MARK_FLUSH = 0x80
 FAN_MARK_FILESYSTEM = 0x100
 FAN_MARK_EVICTABLE = 0x200
 FAN_MARK_IGNORE = 0x400
@@ -138,6 +139,12 @@ def heed_in(group: int, directory: int) -> None:
     """Undo ``ignore_in``; without one before it nothing happens."""
     _, call = _calls()
     call(group, FAN_MARK_REMOVE | _IGNORING, EVERY_CHANGE | FAN_EVENT_ON_CHILD, directory, None)
+
+
+def heed_everywhere(group: int) -> None:
+    """Undo every ``ignore_in``, whoever did it; marks on file systems stay."""
+    _, call = _calls()
+    call(group, FAN_MARK_FLUSH, 0, -1, None)
 
 
 def marked_devices(group: int) -> frozenset[int]:

@@ -13,6 +13,7 @@ import pytest
 from instep.linux import fanotify
 from instep.paths import Scope
 from instep.rules import Rule
+from instep.workers import Pool, WorkerDied
 from tests.engines.native.rig import Rig
 
 pytestmark = [
@@ -92,6 +93,27 @@ def test_a_directory_that_is_removed_is_one_matter(disk: bytes, group: int, now:
         told = heard(group)
         assert told.pop(_TOLD_OF_FILES_ALONE) == 100
         assert told.total() < 20
+
+
+def test_after_a_worker_has_died_everything_is_heard(disk: bytes, group: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whatever directory it was at work."""
+    with Rig(disk) as rig:
+        rig.engine.hush(group)
+        os.mkdir(rig.dst + b"/d")
+        fd = os.open(rig.dst + b"/d", os.O_RDONLY)
+        assert fanotify.ignore_in(group, fd)
+        os.close(fd)
+
+        async def died(*_: object) -> None:
+            raise WorkerDied("killed")
+
+        monkeypatch.setattr(Pool, "run", died)
+        fill(rig.src + b"/new", 1)
+        assert rig.bring(b"new", scope=Scope.TREE, now=False).failures
+        heard(group)
+        with open(rig.dst + b"/d/mine", "wb"):
+            pass
+        assert heard(group).total() == 1
 
 
 def test_a_directory_that_stays_is_heard_again(disk: bytes, group: int) -> None:

@@ -28,6 +28,7 @@ from instep.engines.native.tally import LinkedName, Tally
 from instep.engines.native.tree import count_entries, level
 from instep.engines.native.worker import BRING, WALK, settings_as_tuple
 from instep.errors import TargetAway, TargetError
+from instep.linux.fanotify import heed_everywhere
 from instep.linux.libc import sync_file_system
 from instep.linux.openat import DIRECTORY
 from instep.logs import fields
@@ -311,6 +312,8 @@ class NativeEngine:
                 outcome.postponed += [Postponed(Change(RelPath(path)), 0.0) for path in found]
             done = not total.full
         except WorkerDied as error:
+            if self._group >= 0:
+                heed_everywhere(self._group)  # It may have ended between hushing a directory and showing it.
             # A directory may have been made and not filled: only a TREE is sure to look into it.
             outcome.failures += [
                 Failure(Change(change.path, Scope.TREE, content=change.content), str(error)) for change in batch.changes
