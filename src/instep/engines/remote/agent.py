@@ -212,9 +212,11 @@ def unpack_attributes(rest: memoryview) -> tuple[Attributes, memoryview]:
         raise ProtocolError("cut short")
     mode, uid, gid, atime, mtime, length = ATTRIBUTES.unpack_from(rest)
     end = ATTRIBUTES.size + length
-    if len(rest) < end:
-        raise ProtocolError("cut short")
-    xattrs = unpack_xattrs(bytes(rest[ATTRIBUTES.size : end])) if length else {}
+    xattrs: dict[str, bytes] = {}
+    if length:
+        if len(rest) < end:
+            raise ProtocolError("cut short")
+        xattrs = unpack_xattrs(bytes(rest[ATTRIBUTES.size : end]))
     return Attributes(mode, uid, gid, atime, mtime, xattrs), rest[end:]
 
 
@@ -703,7 +705,7 @@ class Writer:
         self.looks_only = bool(flags & (DRY | LOOKS_ONLY))
         self.keep = keep
         self.umask = umask
-        self.uid = os.geteuid()
+        self.uid, self.gid = os.geteuid(), os.getegid()
         self.is_root = self.uid == 0
         self.looks_at_xattrs = bool(keep & (KEEP_XATTRS | KEEP_ACLS))
         self.alive = alive
@@ -737,7 +739,7 @@ class Writer:
             return self._prefix(path)
         info = os.fstat(self.cwd)
         self.parent = path
-        self._own_gid = info.st_gid if info.st_mode & stat.S_ISGID else os.getegid()
+        self._own_gid = info.st_gid if info.st_mode & stat.S_ISGID else self.gid
         self._inherits = self.looks_at_xattrs and "system.posix_acl_default" in self._listed(self.cwd)
         if not self.is_root and info.st_mode & 0o300 != 0o300 and info.st_uid == self.uid:
             os.fchmod(self.cwd, info.st_mode & 0o7777 | 0o700)
@@ -799,8 +801,10 @@ class Writer:
             # Nobody sees it yet, so it may grow under its own name.
             self._write(name, flags, attributes, data, None)
             return True
-        with contextlib.suppress(FileNotFoundError):
+        try:  # noqa: SIM105  # per file: a context costs several times that
             theirs = os.stat(name, dir_fd=cwd, follow_symlinks=False)
+        except FileNotFoundError:
+            pass
         if (
             theirs is not None
             and theirs.st_size == len(data)
@@ -1226,7 +1230,7 @@ class Writer:
             if error.errno in _NO_XATTRS:
                 return []
             raise
-        return [name for name in names if wanted_xattr(name, self.keep, is_root=self.is_root)]
+        return [name for name in names if wanted_xattr(name, self.keep, is_root=self.is_root)] if names else names
 
     def _xattrs(self, where: Any, wanted: dict[str, bytes], *, follow: bool = True) -> bool:
         present = self._listed(where, follow=follow)
@@ -2152,7 +2156,12 @@ class Agent:
             for index, (code, flags, name, rest) in enumerate(operations(body)):
                 status, payload = OK, b""
                 try:
-                    if code == CD:
+                    if code == PUT and not (lost or writer.looks_only):
+                        attributes, data = unpack_attributes(rest)
+                        if writer.put(checked_name(name), flags, attributes, data):
+                            continue
+                        payload = b"\0"  # It was there already.
+                    elif code == CD:
                         prefix = writer.change_to(name)
                         lost = prefix is not None
                         if prefix is not None:
@@ -2195,9 +2204,6 @@ class Agent:
         if code == LOOK and not name:
             return OK, writer.look(name)
         checked_name(name)
-        if code == PUT:
-            attributes, data = unpack_attributes(rest)
-            return OK, b"" if writer.put(name, flags, attributes, data) else b"\0"
         if code == MKDIR:
             return OK, b"\1" if writer.make_directory(name, hidden=bool(flags & HIDDEN)) else b""
         if code == SYMLINK:

@@ -114,7 +114,7 @@ def over_ssh(words: Sequence[bytes], place: ssh.Place) -> list[bytes]:
 @functools.cache
 def bootstrap() -> bytes:
     """What is sent first: a line of 24 bytes that tells the length of the packed source, and that."""
-    packed = zlib.compress(inspect.getsource(agent).encode(), 9)
+    packed = zlib.compress(inspect.getsource(agent).encode())
     return agent.BOOT % len(packed) + packed
 
 

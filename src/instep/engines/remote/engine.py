@@ -16,6 +16,7 @@ from instep.engines import ssh
 from instep.engines.remote import agent
 from instep.engines.remote.connection import Connection, Far, NoPython, Wanted, over_ssh
 from instep.engines.remote.contents import Contents
+from instep.engines.remote.express import express
 from instep.engines.remote.job import RACY_WAIT_S, Job, names_of
 from instep.engines.remote.links import Links, seek
 from instep.engines.remote.names import Large, Linked
@@ -181,9 +182,16 @@ class RemoteEngine:
             or any(change.scope is not Scope.ENTRY for change in changes)
         ):
             return Outcome(), changes
-        job = self._job(tie, batch)
         try:
-            job.start()
+            # What is usual goes out first; what it takes to hear of it can wait.
+            frame = express(tie.session, changes[0], self._contents) if len(changes) == 1 and not batch.moves else None
+            if frame is not None:
+                answer = tie.connection.request(frame.parts, frame.size, bulk=False)
+                job = self._job(tie, batch)
+                job.started(frame, answer)
+            else:
+                job = self._job(tie, batch)
+                job.start()
         except TargetAway as away:
             return Outcome(away=str(away)), ()
         self._jobs[id(batch)] = (batch, job)

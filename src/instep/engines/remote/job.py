@@ -96,6 +96,12 @@ class Job:
         if frame.operations:
             self._send(frame, bulk=False)
 
+    def started(self, frame: Frame, answer: asyncio.Future[Reply]) -> None:
+        """All of it is on its way already, in this one frame."""
+        self.producer.work.clear()
+        self._sent = frame.serial = 1
+        self._outstanding.append((answer, frame))
+
     async def run(self) -> None:
         """Go on until nothing is left. TargetAway when the connection is lost."""
         if self._moves:

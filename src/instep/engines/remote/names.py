@@ -17,6 +17,8 @@ from instep.engines.remote.session import INLINE_BYTES, VERIFY_BYTES, Session, j
 
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 RACES_MAX = 3
+PAGE_BYTES = 4096
+"""No hole is smaller."""
 VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE})
 
 
@@ -52,6 +54,39 @@ class Found:
         """Names that both sides have."""
         self.directories = 0
         self.planned: list[str] = []
+
+
+def is_plain(info: os.stat_result) -> bool:
+    """Whether it is a regular file that fits into a frame, with one name and without holes worth keeping."""
+    size = info.st_size
+    return (
+        info.st_mode & 0o170000 == stat.S_IFREG
+        and info.st_nlink == 1
+        and size < INLINE_BYTES
+        and (size <= PAGE_BYTES or info.st_blocks * 512 >= size)
+    )
+
+
+def read_whole(
+    session: Session, fd: int, info: os.stat_result, contents: Contents | None
+) -> tuple[bytes, bytes] | None:
+    """Attributes and content of an open file that was like ``info``; None when it is being written to.
+
+    ``contents``: shared with the other targets.
+    """
+    for_root = session.far.is_root
+    if contents is not None:
+        kept = contents.get(info, for_root=for_root)
+        if kept is not None:
+            return kept
+    data = os.pread(fd, info.st_size + 1, 0)
+    head = session.raw_attributes(info, session.xattrs(fd))
+    after = os.fstat(fd)
+    if len(data) != info.st_size or after.st_ctime_ns != info.st_ctime_ns or after.st_mtime_ns != info.st_mtime_ns:
+        return None
+    if contents is not None:
+        contents.put(info, head, data, for_root=for_root)
+    return head, data
 
 
 class Names:
@@ -174,19 +209,30 @@ class Names:
         finally:
             os.close(opened)
 
+    def new(self, item: Item, directory: int, parent: bytes, name: bytes) -> None:
+        """What was listed as a file and the target lacks; OSError when it is none any more."""
+        opened = os.open(name, READ, dir_fd=directory)
+        try:
+            info = os.fstat(opened)
+            if is_plain(info) and not self.is_full and not self.session.settings.dry_run:
+                # The usual case, in few steps: this is most of what a first synchronisation does.
+                found = read_whole(self.session, opened, info, self._contents)
+                if found is not None:
+                    head, data = found
+                    self.frame.enter(parent, item)
+                    sent = Sent(agent.PUT, item.path, item, len(data))
+                    self.frame.add(sent, name, self.session.owned(head), data)
+                    return
+            elif not stat.S_ISREG(info.st_mode):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            self.file(item, directory, parent, name, info, opened=opened)
+        finally:
+            os.close(opened)
+
     def _put(self, item: Item, fd: int, info: os.stat_result, parent: bytes, name: bytes) -> None:
-        contents = self._contents
-        for_root = self.session.far.is_root
-        kept = contents.get(info, for_root=for_root) if contents is not None else None
-        racy = False
-        if kept is not None:
-            head, data = kept
-        else:
-            info, head, data, racy = self._read(fd, info)
-            if contents is not None and not racy:
-                contents.put(info, head, data, for_root=for_root)
+        info, head, data, racy = self._read(fd, info)
         flags = agent.LINKED if info.st_nlink > 1 else 0
-        if self.session.settings.preserve.sparse and len(data) > 4096 and info.st_blocks * 512 < len(data):
+        if self.session.settings.preserve.sparse and len(data) > PAGE_BYTES and info.st_blocks * 512 < len(data):
             flags |= agent.SPARSE
         self.frame.enter(parent, item)
         sent = Sent(agent.PUT, item.path, item, len(data), racy)
@@ -194,20 +240,13 @@ class Names:
 
     def _read(self, fd: int, info: os.stat_result) -> tuple[os.stat_result, bytes, bytes, bool]:
         """fstat, attributes and content of a file; whether the content may hold parts of two versions."""
-        for left in range(RACES_MAX - 1, -1, -1):
-            data = os.pread(fd, info.st_size + 1, 0)
-            head = self.session.raw_attributes(info, self.session.xattrs(fd))
-            after = os.fstat(fd)
-            if (
-                len(data) == info.st_size
-                and after.st_ctime_ns == info.st_ctime_ns
-                and after.st_mtime_ns == info.st_mtime_ns
-            ):
-                return info, head, data, False
-            if not left:
-                return info, head, data[: info.st_size], True
-            info = after
-        raise AssertionError("unreachable")
+        for _ in range(RACES_MAX):
+            found = read_whole(self.session, fd, info, self._contents)
+            if found is not None:
+                return info, *found, False
+            info = os.fstat(fd)
+        head = self.session.raw_attributes(info, self.session.xattrs(fd))
+        return info, head, os.pread(fd, info.st_size, 0), True
 
     def meta(self, item: Item, directory: int, parent: bytes, name: bytes) -> None:
         """The attributes of a file whose content the target has."""

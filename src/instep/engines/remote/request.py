@@ -91,19 +91,18 @@ class Frame:
     def enter(self, directory: bytes, item: Item) -> None:
         """What follows is about names in this directory."""
         if directory != self._directory:
+            self.add(Sent(agent.CD, directory, item), directory)
             self._directory = directory
-            self._add(agent.operation(agent.CD, 0, directory), Sent(agent.CD, directory, item))
 
     def add(self, sent: Sent, name: bytes, *rest: bytes, flags: int = 0) -> None:
         """One operation; ``rest`` in pieces."""
-        length = sum(map(len, rest))
-        self._add(agent.OPERATION.pack(sent.code, flags, len(name), length) + name, sent)
-        self.parts += rest
-        self.size += length
-
-    def _add(self, head: bytes, sent: Sent) -> None:
+        length = 0
+        for piece in rest:
+            length += len(piece)
+        head = agent.OPERATION.pack(sent.code, flags, len(name), length) + name
         self.parts.append(head)
+        self.parts += rest
         self.operations.append(sent)
-        self.size += len(head)
+        self.size += len(head) + length
         if sent.code == agent.MOVE:
             self._directory = None  # The agent lets go of its directory before it renames one.

@@ -7,7 +7,6 @@ is read was opened relative to a directory descriptor.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import struct
@@ -18,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from instep.core.reconcile import Step, step
 from instep.engines.remote import agent
 from instep.engines.remote.contents import Contents
-from instep.engines.remote.names import READ, VANISHED, Found, Linked, Names
+from instep.engines.remote.names import VANISHED, Found, Linked, Names
 from instep.engines.remote.request import Frame, Item, Sent, Task
 from instep.engines.remote.session import Session, join
 from instep.linux.libc import libc
@@ -188,7 +187,8 @@ class Producer:
                 with os.scandir(fd) as entries:
                     for entry in entries:
                         self._fresh_entry(named, fd, path, entry)
-                        yield
+                        if self.names.frame.is_full:
+                            yield
             self.names.own(item._replace(task=Task.ATTRIBUTES), fd)
             self.names.found.touched.pop(path, None)
         except OSError as error:
@@ -218,14 +218,7 @@ class Producer:
             if not entry.is_file(follow_symlinks=False):
                 self.names.special(item, fd, parent, name, entry.stat(follow_symlinks=False))
                 return
-            opened = os.open(name, READ, dir_fd=fd)
-            try:
-                info = os.fstat(opened)
-                if not stat.S_ISREG(info.st_mode):
-                    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-                self.names.file(item, fd, parent, name, info, opened=opened)
-            finally:
-                os.close(opened)
+            self.names.new(item, fd, parent, name)
         except OSError as error:
             if error.errno in VANISHED:
                 self.work.append(item)  # Gone, or another thing by now: looked at again by its name.
