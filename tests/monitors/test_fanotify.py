@@ -6,11 +6,13 @@ import contextlib
 import ctypes
 import os
 import random
+import resource
 import select
 import shutil
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -247,6 +249,35 @@ def test_noise_that_ends(place: Place) -> None:
     assert monitor.wake_s() is None
     write(place.outside + b"/a")
     wait_readable(monitor)
+
+
+def test_noise_meant_to_wait_wakes_no_thread(place: Place) -> None:
+    monitor = place.monitor()
+    monitor._pause(wanted=True)
+    ready = threading.Event()
+    woken = 0
+
+    def wait() -> None:
+        nonlocal woken
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        with select.epoll() as waiting:
+            waiting.register(ended, select.EPOLLIN)
+            waiting.register(monitor.fileno(), select.EPOLLIN)
+            ready.set()
+            while not any(fd == ended for fd, _ in waiting.poll()):
+                pass
+        woken = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
+
+    ended, end = os.pipe()
+    with open(ended, "rb"), open(end, "wb", buffering=0) as last:
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        assert ready.wait(60)
+        for number in range(2000):
+            write(place.outside + b"/%d" % number)
+        last.write(b".")
+        waiter.join(60)
+    assert woken < 500, "it slept and was woken for every other event"
 
 
 def test_reads_are_bounded(place: Place) -> None:

@@ -107,6 +107,8 @@ class Style:
     """Say at the end how many names there were."""
     limited: bool = False
     """Delete nothing yet, but say how many names would be."""
+    plain: bool = False
+    """Nothing that it brings over, or brings it into, has ACLs or extended attributes: rsync need not look for any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,8 @@ def command(settings: Settings, abilities: Abilities, style: Style, *, compare_o
         only: if there are any, the only paths that may be deleted.
     """
     at = settings.address
+    if style.plain and not compare_only:
+        abilities = replace(abilities, acls=False, xattrs=False)
     argv = [settings.program, preserved(settings.preserve, abilities)]
     argv += [b"--recursive" if style.recurse else b"--no-recursive"]
     argv += [b"--from0", b"--files-from=-", b"--modify-window=-1", b"--8-bit-output", OUT_FORMAT]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from instep.core.deletions import is_limited
-from instep.engines.rsync import process
+from instep.engines.rsync import plain, process
 from instep.engines.rsync.command import (
     Abilities,
     Address,
@@ -30,6 +30,7 @@ from instep.engines.rsync.links import Inode, Links, linked_below
 from instep.engines.rsync.master import Master
 from instep.engines.rsync.output import Complaint, Item, complaints, deletions_stopped, item, names_listed
 from instep.engines.rsync.plan import Run, plan
+from instep.engines.rsync.share import shares
 from instep.engines.rsync.source import Big, Kind, Look, Seen, look
 from instep.engines.rsync.verdict import CANNOT_START, Verdict, blame, verdict
 from instep.engines.ssh import COMMAND
@@ -137,7 +138,9 @@ class RsyncEngine:
         self._unswept: set[bytes] = set()
         """Directories in which a run that broke off may have left its temporary files."""
         self._roots = _spellings(source, self._address)
+        self._splits = self._address.reach is Reach.LOCAL and len(os.sched_getaffinity(0)) > 1
         if self._settings.bandwidth_bytes_per_s != float("inf"):
+            self._splits = False
             self.parallel = 1  # The limit holds for one rsync; several would each take all of it.
 
     @property
@@ -288,12 +291,16 @@ class RsyncEngine:
         elif holds:
             reported = [one.path for one in looked.seen if one.kind is Kind.GONE]
             runs = [each for run in runs for each in run.sparing(reported)]
+        if looked.plain is not None and looked.plain.holds and not looked.linked and not together:
+            runs = [run.styled(plain=True) if run.names_all else run for run in runs]
         outcome = Outcome(failures=looked.failures, postponed=looked.postponed)
         trees = [one.path for one in looked.seen if one.kind is Kind.DIRECTORY and one.change.scope is not Scope.ENTRY]
         learning = asyncio.create_task(self._learn(trees)) if trees else None
         async with self._gate.enter(set().union(*(run.paths() for run in runs))):
             for run in runs:
-                outcome.add(await self._carry_out(run))
+                # Names of one file stay together: rsync joins only what one run lists.
+                splits = self._splits and self._gate.alone and not looked.linked and not together
+                outcome.add(await (self._carry_out_shares(run) if splits else self._carry_out(run)))
                 if outcome.away or outcome.full:
                     break
             if outcome.full and settings.delete:
@@ -385,7 +392,33 @@ class RsyncEngine:
             changes = (*changes, *sweep)
         if len(changes) <= INLINE_CHANGES:
             return look(self._source_fd, changes, big=big, now_s=batch.now_s)
-        return await asyncio.to_thread(look, self._source_fd, changes, big=big, now_s=batch.now_s)
+        return await asyncio.to_thread(self._look_well, changes, big, batch.now_s)
+
+    def _look_well(self, changes: Sequence[Change], big: Big | None, now_s: float) -> Look:
+        """Look, for a large batch, also for what rsync need not be asked to keep."""
+        target = self._open_target() if len(changes) >= plain.CHANGES_MIN else -1
+        try:
+            seen = plain.Plain(self._source_fd, target) if target >= 0 else None
+            return look(self._source_fd, changes, big=big, now_s=now_s, plain=seen)
+        finally:
+            if target >= 0:
+                os.close(target)
+
+    def _open_target(self) -> int:
+        """A descriptor of the target, to look for ACLs and xattrs there; -1 where rsync cannot do without looking."""
+        settings = self._settings
+        keeps = settings.preserve.acls or settings.preserve.xattrs
+        if self._target_id is None or settings.extra_args or not keeps:
+            return -1  # The operator's arguments may have files stay what they are, or fake what is kept.
+        try:
+            fd = os.open(self._address.path or b"/", DIRECTORY & ~os.O_NOFOLLOW)
+        except OSError:
+            return -1
+        info = os.fstat(fd)
+        if (info.st_dev, info.st_ino) == self._target_id:
+            return fd
+        os.close(fd)
+        return -1
 
     def _trouble(self) -> str | None:
         """Why rsync must not be let loose: to it an empty mount point is a tree in which all was deleted."""
@@ -404,6 +437,15 @@ class RsyncEngine:
             if (st.st_dev, st.st_ino) != self._target_id:
                 return f"target {os.fsdecode(path)} is not the directory any more that it was"
         return None
+
+    async def _carry_out_shares(self, run: Run) -> Outcome:
+        """A large run as two, side by side."""
+        async with asyncio.TaskGroup() as group:
+            sharing = [group.create_task(self._carry_out(share)) for share in shares(run)]
+        outcome = Outcome()
+        for each in sharing:
+            outcome.add(each.result())
+        return outcome
 
     async def _carry_out(self, run: Run) -> Outcome:
         """One run, and whatever it takes to know what became of each of its changes."""

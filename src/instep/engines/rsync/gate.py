@@ -41,6 +41,11 @@ class Gate:
         """Nobody is at work, nobody waits."""
         return not self._inside and not self._waiting
 
+    @property
+    def alone(self) -> bool:
+        """Only one is at work, and nobody waits."""
+        return len(self._inside) == 1 and not self._waiting
+
     def take_shared(self) -> set[bytes]:
         """The directories above the paths of more than one that were inside at once, since this was last asked."""
         shared, self._shared = self._shared, set()

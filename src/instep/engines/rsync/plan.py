@@ -58,6 +58,16 @@ class Run:
         """Every change that it serves."""
         return [change for changes in self.members.values() for change in changes]
 
+    @property
+    def names_all(self) -> bool:
+        """Whether what it brings over are files that were looked at, or stand among such, each anew."""
+        style = self.style
+        return (
+            style.ignore_times
+            and not style.recurse
+            and all(change.scope is Scope.ENTRY for changes in self.members.values() for change in changes)
+        )
+
     def paths(self) -> set[bytes]:
         """The names that it puts, replaces or deletes, the last with all below; directories to be listed among them."""
         if self.style.root_only:

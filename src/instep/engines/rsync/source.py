@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from instep.engines.rsync.plain import Plain
 from instep.linux.openat import open_directory
 from instep.model import Change, Failure, Postponed
 
@@ -76,12 +77,14 @@ class Look:
     postponed: list[Postponed]
     linked: list[Linked] = field(default_factory=list)
     """The files in it that have more names than one."""
+    plain: Plain | None = None
+    """Whether there are extended attributes, if that was asked."""
 
 
 Big = Callable[[int, Change, float], float]
 
 
-def look(root: int, changes: Iterable[Change], *, big: Big | None, now_s: float) -> Look:
+def look(root: int, changes: Iterable[Change], *, big: Big | None, now_s: float, plain: Plain | None = None) -> Look:
     """Read the source's side of a batch.
 
     Args:
@@ -89,8 +92,9 @@ def look(root: int, changes: Iterable[Change], *, big: Big | None, now_s: float)
         changes: the batch.
         big: how long a file of this size has still to wait; None when nothing waits.
         now_s: the batch's time.
+        plain: is told of each name; of those of whole directories too, where these may be listed instead.
     """
-    found = Look([], {}, [], [])
+    found = Look([], {}, [], [], plain=plain)
     below: dict[bytes, list[tuple[bytes, Change]]] = {}
     for change in changes:
         if change.path:
@@ -101,6 +105,8 @@ def look(root: int, changes: Iterable[Change], *, big: Big | None, now_s: float)
         else:
             found.seen.append(Seen(change, b"", Kind.DIRECTORY, 0))
     in_the_way: dict[bytes, bytes | None] = {b"": None}
+    if plain is not None:
+        plain.see_directories(below, names=sum(map(len, below.values())))
     for parent, names in below.items():
         try:
             fd = -1 if (blocker := _blocker(root, parent, in_the_way)) is not None else open_directory(root, parent)
@@ -114,6 +120,8 @@ def look(root: int, changes: Iterable[Change], *, big: Big | None, now_s: float)
                 found.failures.extend([Failure(change, reason, hard=True) for _, change in names])
             continue
         if blocker is not None:
+            if plain is not None:
+                plain.holds = False
             kind = _kind(root, blocker)
             if kind is Kind.FILE:
                 kind = Kind.OTHER  # Its content was never looked at, whatever the change below it says.
@@ -164,12 +172,16 @@ def _look_in(
 ) -> None:
     seen = found.seen
     status, kinds, known = os.stat, _KINDS, tuple.__new__  # Seen() itself takes three times the time
+    plain = found.plain
+    files: list[bytes] = []
     postponed = False
     there = 0
     for name, change in names:
         try:
             st = status(name, dir_fd=fd, follow_symlinks=False)
-        except OSError:  # ENOENT, ENAMETOOLONG: not there; anything else rsync will say better
+        except OSError as error:  # ENOENT, ENAMETOOLONG: not there; anything else rsync will say better
+            if plain is not None and error.errno != errno.ENOENT:
+                plain.holds = False
             seen.append(Seen(change, change.path, Kind.GONE, 0))
             continue
         there += 1
@@ -179,6 +191,13 @@ def _look_in(
             found.postponed.append(Postponed(change, wait_s))
             postponed = True
             continue
+        if kind is Kind.FILE:
+            files.append(name)
+        elif plain is not None:
+            if kind is Kind.DIRECTORY:
+                plain.see_directory(change.path)
+            else:
+                plain.holds = False
         seen.append(one := known(Seen, (change, change.path, kind, size)))
         if st.st_nlink > 1 and kind is not Kind.DIRECTORY:
             found.linked.append(Linked(one, (st.st_dev, st.st_ino), st.st_nlink))
@@ -187,8 +206,12 @@ def _look_in(
         clean_bytes = 0
         if len(listed) > there and len(listed) - there <= (1 - MOST) * len(listed):
             changed = {name for name, _ in names}
-            clean_bytes = sum(_size(fd, name) for name in map(os.fsencode, listed) if name not in changed)
+            others = [name for name in map(os.fsencode, listed) if name not in changed]
+            clean_bytes = sum(_size(fd, name) for name in others)
+            files += others
         found.crowds[parent] = Crowd(len(listed), postponed, clean_bytes)
+    if plain is not None and plain.holds:
+        plain.see_files(b"/proc/self/fd/%d/" % fd, files)
 
 
 def _size(fd: int, name: bytes) -> int:
