@@ -58,7 +58,7 @@ def _run_handler(handler: Observer, mirrors: Sequence[MirrorSpec], *, told: Call
     def make(umask: int) -> Sequence[Unit]:
         units: list[Unit] = [KeptMirror(spec, umask=umask) for spec in mirrors]
         if handler.places or not units:
-            units.append(Observed(handler, Workshop(umask=umask)))
+            units.append(Observed(handler, Workshop(umask=umask, is_our_umask=not mirrors)))
         return units
 
     # A configuration with functions of its own has no mirrors beside it: what they write gets the user's umask.

@@ -45,9 +45,9 @@ def test_each_kind_of_work_has_its_place() -> None:
     async def run() -> None:
         workshop = module.workshop = Workshop(umask=0o022, module=module, engine=engine)
         await workshop.open(lambda: None)
-        assert (await workshop.run(1, batch)).status == 4
-        assert (await workshop.run(2, call)).status == 3
-        assert (await workshop.run(3, Program((b"sh", b"-c", b"exit 5")))).status == 5
+        assert (await workshop.begin(1, batch)).status == 4
+        assert (await workshop.begin(2, call)).status == 3
+        assert (await workshop.begin(3, Program((b"sh", b"-c", b"exit 5")))).status == 5
         workshop.interrupt(Interrupt(2, signal.SIGTERM))  # It has ended.
         await workshop.close()
 
@@ -59,7 +59,7 @@ def test_each_kind_of_work_has_its_place() -> None:
 def test_a_program_is_interrupted_with_all_that_it_started() -> None:
     async def run() -> ProgramEnd:
         workshop = Workshop(umask=0o022)
-        running = asyncio.create_task(workshop.run(7, Program((b"sh", b"-c", b"sleep 60; exit 0"))))
+        running = asyncio.create_task(workshop.begin(7, Program((b"sh", b"-c", b"sleep 60; exit 0"))))
         async with asyncio.timeout(60):
             while not workshop.running:  # noqa: ASYNC110  # what is waited for happens in another task
                 await asyncio.sleep(0.005)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 
 from instep.daemon.sight import OwnSight, Sight
 from instep.daemon.workshop import Workshop
 from instep.linux.inotify import IN_CREATE, IN_MOVED_FROM, IN_MOVED_TO
 from instep.logs import fields
-from instep.model import Batch, Call, EventReport, Interrupt, Program, Report
+from instep.model import EventReport, Interrupt, ProgramEnd, Report
 from instep.paths import ROOT, TEMPORARY_PREFIX, RelPath, Scope, is_temporary, is_within_temporary
 from instep.ports import Handler, Place
 
@@ -81,9 +82,13 @@ class Handled:
                 self._ready()
             self._handler.started(self._clock())
             self._act()
+            # What lives now lives on: the collector need not walk it, least of all in the middle of a flood.
+            gc.collect()
+            gc.freeze()
             return await self._ended
         finally:
             self._close()
+            gc.unfreeze()  # After a hangup another takes this one's place.
             await self._workshop.close()
 
     def stop(self) -> None:
@@ -147,7 +152,7 @@ class Handled:
         if self._just_made:
             self._gathering = asyncio.get_running_loop().call_later(GATHER_S, self._gathered)
         else:
-            self._act()
+            self._act(read=number)
 
     def _gathered(self) -> None:
         self._gathering = None
@@ -155,23 +160,32 @@ class Handled:
 
     def _read(self, number: int) -> None:
         monitor = self._sights[number].monitor
+        note = self._handler.note
         for _ in range(READS_PER_TURN_MAX):
             reports = monitor.read()
-            for report in reports:
-                self._note(number, report)
             if not reports:
-                break
-
-    def _note(self, number: int, report: Report) -> None:
-        old = report.moved_from
-        if report.path.find(TEMPORARY_PREFIX) >= 0 or (old is not None and old.find(TEMPORARY_PREFIX) >= 0):
-            seen = _without_temporaries(report)
-            if seen is None:
                 return
-            report = seen
-        now_s = self._clock()
+            now_s = self._clock()
+            last: Report | None = None
+            for report in reports:
+                if type(report) is EventReport and report.moved_from is None and report.path.find(TEMPORARY_PREFIX) < 0:
+                    # As nearly all of them are.
+                    last = report
+                    if note(number, report, now_s):
+                        for found in self._found(number, report):
+                            note(number, found, now_s)
+                else:
+                    seen = _without_temporaries(report)
+                    if seen is not None:
+                        self._note(number, seen, now_s)
+                        last = seen
+            if isinstance(last, EventReport):
+                self._just_made = bool(last.mask & IN_CREATE) and not last.is_dir
+            if monitor.drained:
+                return
+
+    def _note(self, number: int, report: Report, now_s: float) -> None:
         if isinstance(report, EventReport):
-            self._just_made = bool(report.mask & IN_CREATE) and not report.is_dir
             if self._handler.note(number, report, now_s):
                 for found in self._found(number, report):
                     self._handler.note(number, found, now_s)
@@ -218,19 +232,22 @@ class Handled:
 
     # ---- work out ----
 
-    def _act(self) -> None:
-        """Start what is due, and see when to look again."""
+    def _act(self, read: int = -1) -> None:
+        """Start what is due, and see when to look again; ``read``: the place whose monitor was read just now."""
         if self._ended is None or self._ended.done():
             return
         handler = self._handler
-        for number in range(len(self._sights)):
-            self._read(number)
+        for number, sight in enumerate(self._sights):
+            if number != read or not sight.monitor.drained:
+                self._read(number)
         now_s = self._clock()
         for number, work in handler.due(now_s, drained=all(sight.monitor.drained for sight in self._sights)):
             if isinstance(work, Interrupt):
                 self._workshop.interrupt(work)
             else:
-                self._running.add(asyncio.get_running_loop().create_task(self._run(number, work)))
+                self._running.add(
+                    asyncio.get_running_loop().create_task(self._end(number, self._workshop.begin(number, work)))
+                )
         if handler.exit_status is not None:
             self._finish(handler.exit_status)
         elif self._stopping and not self._running:
@@ -253,8 +270,8 @@ class Handled:
         self._timer = None
         self._act()
 
-    async def _run(self, number: int, work: Program | Call | Batch) -> None:
-        end = await self._workshop.run(number, work)
+    async def _end(self, number: int, work: Coroutine[None, None, ProgramEnd]) -> None:
+        end = await work
         task = asyncio.current_task()
         assert task is not None
         self._running.discard(task)
@@ -269,8 +286,10 @@ class Handled:
 
 def _without_temporaries(report: Report) -> Report | None:
     """What is left to tell once the names that another instep writes under are left out."""
-    hides_new = is_within_temporary(report.path)
     old = report.moved_from
+    if report.path.find(TEMPORARY_PREFIX) < 0 and (old is None or old.find(TEMPORARY_PREFIX) < 0):
+        return report
+    hides_new = is_within_temporary(report.path)
     if old is None or not isinstance(report, EventReport):
         return None if hides_new else report
     hides_old = is_within_temporary(old)

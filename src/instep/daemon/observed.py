@@ -19,8 +19,8 @@ class Observed(Handled):
         self._observer = handler
         self._watched: set[tuple[int, bool]] = set()
 
-    def _act(self) -> None:
-        super()._act()
+    def _act(self, read: int = -1) -> None:
+        super()._act(read)
         if self._ended is None or self._ended.done():
             return
         wanted = {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Protocol
 
 from instep.engines.command.launcher import Launcher
 from instep.engines.command.program import Interruption
-from instep.engines.command.program import run as run_program
+from instep.engines.command.program import begin as begin_program
 from instep.model import Batch, Call, Interrupt, Program, ProgramEnd
 
 
@@ -65,6 +65,7 @@ class Workshop:
         self,
         *,
         umask: int,
+        is_our_umask: bool = False,
         launcher: Launcher | None = None,
         helper: Helper | None = None,
         module: Module | None = None,
@@ -74,6 +75,7 @@ class Workshop:
 
         Args:
             umask: what programs get.
+            is_our_umask: this process works with the same one.
             launcher: what starts programs for this process; None: it does so itself.
             helper: what runs programs instead of this process.
             module: for a handler that asks for calls.
@@ -81,7 +83,7 @@ class Workshop:
         """
         self._umask = umask
         self._helper = helper
-        self._programs: Programs = helper or functools.partial(run_program, launcher=launcher)
+        self._begin = functools.partial(begin_program, umask=umask, is_our_umask=is_our_umask, launcher=launcher)
         self._module = module
         self._engine = engine
         self._interruptions: dict[int, Interruption] = {}
@@ -102,19 +104,28 @@ class Workshop:
         if self._module is not None:
             await self._module.open()
 
-    async def run(self, number: int, work: Program | Call | Batch) -> ProgramEnd:
-        """Do one thing to its end."""
+    def begin(self, number: int, work: Program | Call | Batch) -> Coroutine[None, None, ProgramEnd]:
+        """Do one thing; what is to be awaited for its end. A program that this process starts is started at once."""
+        started = functools.partial(self._interruptions.__setitem__, number)
+        if self._helper is None and isinstance(work, Program):
+            return self._until(number, self._begin(work, started=started))
+        return self._until(number, self._run(work, started))
+
+    async def _until(self, number: int, end: Coroutine[None, None, ProgramEnd]) -> ProgramEnd:
+        try:
+            return await end
+        finally:
+            self._interruptions.pop(number, None)
+
+    async def _run(self, work: Program | Call | Batch, started: Callable[[Interruption], None]) -> ProgramEnd:
         if isinstance(work, Batch):
             assert self._engine is not None
             return await self._engine.bring(work)
-        started = functools.partial(self._interruptions.__setitem__, number)
-        try:
-            if isinstance(work, Call):
-                assert self._module is not None
-                return await self._module.call(work, started=started)
-            return await self._programs(work, umask=self._umask, started=started)
-        finally:
-            self._interruptions.pop(number, None)
+        if isinstance(work, Call):
+            assert self._module is not None
+            return await self._module.call(work, started=started)
+        assert self._helper is not None
+        return await self._helper(work, umask=self._umask, started=started)
 
     def interrupt(self, what: Interrupt) -> None:
         """Send a signal to what runs under this number and all that it started; nothing if it has ended."""

@@ -23,9 +23,12 @@ from instep.linux.inotify import (
 )
 from instep.model import EventReport, Report
 from instep.monitors.inotify import InotifyMonitor
+from instep.monitors.inotify_tree import Node
 from instep.paths import ROOT, RelPath, Scope
 
 _LOST = IN_IGNORED | IN_UNMOUNT | IN_DELETE_SELF | IN_MOVE_SELF
+_RARE = _LOST | IN_ISDIR | IN_MOVED_FROM | IN_MOVED_TO
+_ENTRY = Scope.ENTRY
 
 
 class InotifyEvents(InotifyMonitor):
@@ -34,25 +37,48 @@ class InotifyEvents(InotifyMonitor):
     def _parse(self, data: bytes, out: list[Report]) -> None:
         """Turn events into reports, one for one; but for the two ends of a rename, which are one."""
         watched = self._watches.tree.watched
+        unpack, make = EVENT.unpack_from, tuple.__new__
+        pending = self._pending
         offset, end = 0, len(data)
+        count = 0
+        here = 0  # the descriptor of the event before, and its node's path
+        node: Node | None = None
+        prefix = b""
         while offset < end:
-            wd, mask, cookie, length = EVENT.unpack_from(data, offset)
+            wd, mask, cookie, length = unpack(data, offset)
             offset += 16
-            name = data[offset : data.index(0, offset)] if length else b""
-            offset += length
-            self._events += 1
-            pending = self._pending
+            count += 1
+            if length:
+                name = data[offset : data.index(0, offset)]
+                offset += length
+            else:
+                name = b""
             if pending is not None and not (mask & IN_MOVED_TO and cookie == pending[0]):
                 self._finish_pending(out)
                 pending = None
-            node = watched.get(wd)
-            if node is None:
-                if mask & IN_Q_OVERFLOW:
-                    self._overflow()
-                    return
-                if wd == self._above and mask & IN_DELETE and os.fstat(self._root_fd).st_nlink == 0:
-                    self._root_gone(IN_DELETE_SELF, out)
+            if wd != here:
+                node = watched.get(wd)
+                if node is None:
+                    here = 0
+                    if mask & IN_Q_OVERFLOW:
+                        self._events += count
+                        self._overflow()
+                        return
+                    if wd == self._above and mask & IN_DELETE and os.fstat(self._root_fd).st_nlink == 0:
+                        self._root_gone(IN_DELETE_SELF, out)
+                    continue
+                here = wd
+                prefix = node.path()
+                if prefix:
+                    prefix += b"/"
+            if name and not mask & _RARE:
+                report = make(EventReport, (prefix + name, _ENTRY, True, False, None))
+                report.mask = mask
+                out.append(report)
                 continue
+            # Directories, renames, the watched directory itself. They may change what is known of the tree.
+            here = 0
+            assert node is not None
             if mask & _LOST:
                 self._lost(node, mask, out)
                 continue
@@ -61,11 +87,10 @@ class InotifyEvents(InotifyMonitor):
                 if node.parent is None:  # Of any other its parent tells the same.
                     out.append(event(ROOT, mask & ~IN_ISDIR, True))
                 continue
-            prefix = node.path()
-            path = RelPath(prefix + b"/" + name if prefix else name)
+            path = RelPath(prefix + name)
             is_dir = bool(mask & IN_ISDIR)
             if mask & IN_MOVED_FROM:
-                self._pending = (cookie, path, node.kid(name) if is_dir else None, is_dir)
+                pending = self._pending = (cookie, path, node.kid(name) if is_dir else None, is_dir)
                 self._pending_since_s = 0.0
                 continue
             old = None if pending is None else pending[1]
@@ -73,7 +98,8 @@ class InotifyEvents(InotifyMonitor):
             if is_dir:
                 # For the sake of the watches; what it has to say of the directory has been said.
                 self._directory(node, name, mask, pending, [])
-            self._pending = None
+            pending = self._pending = None
+        self._events += count
 
     def _finish_pending(self, out: list[Report]) -> None:
         """The other end of a rename did not come."""

@@ -79,6 +79,26 @@ def test_events_of_built_in_kinds_take_one_entry_a_path(tmp_path: Path) -> None:
     assert len(handler.syncs[0].queue) == 11, "what is under way does not take in what comes after"
 
 
+def test_a_list_that_is_done_holds_nothing_even_if_it_is_kept(tmp_path: Path) -> None:
+    text = """
+        local kept
+        sync{ source="@/s", delay=0, init=false, action=function(inlet)
+            if kept then log("Normal", "kept ", #kept.getPaths(), " ", kept.size(), " ", kept.status) end
+            kept = inlet.getEvents()
+            log("Normal", "fresh ", #kept.getPaths(), " ", kept.size(), " ", kept.status)
+            spawn(kept, "true")
+        end }"""
+    handler, log = serving(tmp_path, text)
+    programs(handler, 0.0)
+    for now_s in (1.0, 2.0):
+        handler.note(0, event("f"), now_s)
+        handler.note(0, event("g"), now_s)
+        ((number, _),) = programs(handler, now_s).items()
+        handler.finished(number, ProgramEnd(0), now_s)
+    assert [line for line in log.lines if "kept" in line] == ["Normal: kept 0 0 (nil)"]
+    assert [line for line in log.lines if "fresh" in line] == ["Normal: fresh 2 2 wait"] * 2
+
+
 def test_large_files_go_by_themselves(tmp_path: Path) -> None:
     """Each once, and nothing is lost: with lsyncd 2.3 removing an entry from the middle breaks the queue."""
     handler, _ = serving(

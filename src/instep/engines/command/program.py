@@ -13,11 +13,12 @@ import functools
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import IO
 
 from instep.engines.command.launcher import Launcher
 from instep.engines.command.listfiles import list_files
+from instep.linux import spawn
 from instep.linux.memory import anonymous_file, memory_file
 from instep.model import Program, ProgramEnd
 
@@ -26,6 +27,7 @@ CANNOT_START = 127
 GRACE_S = 5.0
 """How long a program that was asked to end may take before it is killed. Guessed."""
 
+_Process = subprocess.Popen[bytes] | spawn.Spawned
 Interruption = Callable[[int], None]
 """Sends the signal of this number to a program and all that it started; nothing if it has ended."""
 
@@ -45,33 +47,79 @@ async def run(
         launcher: what starts it, as whom it starts everything; None: we do, as whom the program says.
         started: given, as soon as it runs, what sends a signal to it and all that it started.
     """
-    with contextlib.ExitStack() as files:
-        if program.files:
-            try:
-                files.enter_context(list_files(program.files, umask=umask))
-            except OSError as error:
-                return ProgramEnd(CANNOT_START, trouble=f"cannot make its list: {error.strerror}")
+    return await begin(program, umask=umask, launcher=launcher, started=started)
+
+
+def begin(
+    program: Program,
+    *,
+    umask: int,
+    is_our_umask: bool = False,
+    launcher: Launcher | None = None,
+    started: Callable[[Interruption], None] | None = None,
+) -> Coroutine[None, None, ProgramEnd]:
+    """Start a program at once; what is to be awaited for its end. Arguments as for ``run``.
+
+    Args:
+        program: as there.
+        umask: as there.
+        is_our_umask: this process works with the same one.
+        launcher: as there.
+        started: as there.
+    """
+    files = contextlib.ExitStack()
+    if program.files:
         try:
-            stdin = None if program.stdin is None else files.enter_context(memory_file(program.stdin))
-            keep = files.enter_context(anonymous_file()) if program.capture_bytes else None
-            output = None if program.output is None else files.enter_context(_appending(program.output))
-            start = functools.partial(_start, program, stdin, keep or output, umask, changes=launcher is None)
+            files.enter_context(list_files(program.files, umask=umask))
+        except OSError as error:
+            return _never_began(files, f"cannot make its list: {error.strerror}")
+    try:
+        stdin = None if program.stdin is None else files.enter_context(memory_file(program.stdin))
+        keep = files.enter_context(anonymous_file()) if program.capture_bytes else None
+        output = keep or (None if program.output is None else files.enter_context(_appending(program.output)))
+        process: _Process
+        if launcher is None and is_our_umask and _differs_in_words_only(program) and spawn.is_available():
+            process = spawn.spawn(program.argv, stdin=stdin, output=None if output is None else output.fileno())
+        else:
+            start = functools.partial(_start, program, stdin, output, umask, changes=launcher is None)
             process = start() if launcher is None else launcher.call(start)  # vfork and exec: 1 ms
-        except (OSError, ValueError) as error:
-            # ValueError: a word with a NUL in it.
-            return ProgramEnd(CANNOT_START, trouble=getattr(error, "strerror", None) or str(error))
-        interrupt = functools.partial(_interrupt, process, launcher)
-        if started is not None:
-            started(interrupt)
+    except (OSError, ValueError) as error:
+        # ValueError: a word with a NUL in it.
+        return _never_began(files, getattr(error, "strerror", None) or str(error))
+    interrupt = functools.partial(_interrupt, process, launcher)
+    if started is not None:
+        started(interrupt)
+    return _end(program, process, files, keep, interrupt)
+
+
+async def _never_began(files: contextlib.ExitStack, trouble: str) -> ProgramEnd:
+    files.close()
+    return ProgramEnd(CANNOT_START, trouble=trouble)
+
+
+async def _end(
+    program: Program,
+    process: _Process,
+    files: contextlib.ExitStack,
+    keep: IO[bytes] | None,
+    interrupt: Interruption,
+) -> ProgramEnd:
+    with files:
         timed_out = not await _ended(process, program.timeout_s, interrupt)
         kept = b""
         if keep is not None:
             keep.seek(0)
             kept = keep.read(program.capture_bytes)
     code = process.returncode
+    assert code is not None
     if code < 0:
         return ProgramEnd(128 - code, signal=-code, output=kept, timed_out=timed_out)
     return ProgramEnd(code, output=kept, timed_out=timed_out)
+
+
+def _differs_in_words_only(program: Program) -> bool:
+    """Whether all but its words, its standard input and its output is as it is with us."""
+    return not program.environment and program.directory is None and program.user is None and program.group is None
 
 
 def _start(
@@ -91,7 +139,7 @@ def _start(
     )
 
 
-def _interrupt(process: subprocess.Popen[bytes], launcher: Launcher | None, number: int) -> None:
+def _interrupt(process: _Process, launcher: Launcher | None, number: int) -> None:
     if process.returncode is not None:
         return  # Buried: its number may be somebody else's by now.
     kill = functools.partial(os.killpg, process.pid, number)
@@ -107,7 +155,7 @@ def _appending(path: bytes) -> IO[bytes]:
     return os.fdopen(os.open(path, flags, 0o644), "ab")  # whatever the umask: mirrors work without one
 
 
-async def _ended(process: subprocess.Popen[bytes], timeout_s: float, interrupt: Interruption) -> bool:
+async def _ended(process: _Process, timeout_s: float, interrupt: Interruption) -> bool:
     """Wait for its end, and bury it; False when it had to be ended."""
     loop = asyncio.get_running_loop()
     in_time = True
@@ -130,7 +178,7 @@ async def _ended(process: subprocess.Popen[bytes], timeout_s: float, interrupt: 
     return in_time
 
 
-async def _exit(process: subprocess.Popen[bytes]) -> None:
+async def _exit(process: _Process) -> None:
     """Wait without a thread where the kernel allows."""
     loop = asyncio.get_running_loop()
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from instep.frontends.lsyncd import events
 from instep.frontends.lsyncd.include import include_list
@@ -13,6 +13,14 @@ from instep.frontends.lsyncd.log import Log
 from instep.frontends.lsyncd.queue import Entry, Kind, Queue, Status
 from instep.frontends.lsyncd.runtime import Runtime
 from instep.frontends.lsyncd.syncs import Sync
+
+_NO_CHANGES: Final = (Kind.INIT, Kind.BLANKET, Kind.FULL)
+# Looked up once: members of an enumeration cost more than names of a module.
+_DELETE, _MOVE = Kind.DELETE, Kind.MOVE
+_ACTIVE, _GONE, _WAIT = Status.ACTIVE, Status.GONE, Status.WAIT
+
+Picked = list[Entry]
+"""What Lua holds of a list of events. A list, for lupa takes tuples apart."""
 
 
 def due_in(sync: Sync, now_s: float) -> Generator[Entry]:
@@ -34,7 +42,7 @@ class Entries:
         self._log = log
         self._clock = clock
         self._runtime: Runtime | None = None
-        self._entries: dict[int, tuple[Sync, Entry]] = {}
+        self._known: dict[int, tuple[Sync, Entry]] = {}  # those that Lua was told the ident of
         self._held: set[int] = set()
         self._idents = itertools.count()
         self.tells = log.wants("Delay")
@@ -51,33 +59,35 @@ class Entries:
         """The sync of this number."""
         return next(sync for sync in self.syncs if sync.number == number)
 
-    def __contains__(self, ident: int) -> bool:
-        return ident in self._entries
-
-    def __getitem__(self, ident: int) -> Entry:
-        return self._entries[ident][1]
+    def introduce(self, sync: Sync, entry: Entry) -> int:
+        """Let Lua know an entry by its ident, for as long as it is in the queue."""
+        entry.is_known = True
+        self._known[entry.ident] = (sync, entry)
+        return entry.ident
 
     def primitives(self) -> dict[str, Callable[..., Any]]:
         """What Lua may ask."""
         return {
-            "all_waiting": self._all_waiting,
+            "all_waiting": _all_waiting,
             "batch": self._batch,
             "bring": self._bring,
             "changes": self._changes,
+            "count": len,
             "discard": self._discard,
-            "entry": self._entry,
+            "events": self._events,
             "field": self._field,
             "hold": self._hold,
+            "list_status": _list_status,
             "next_event": self._next_event,
             "patterns": self._patterns,
+            "single": self._single,
             "special": self._special,
+            "told": self._told,
         }
 
     def note(self, sync: Sync, kind: Kind, path: bytes, path2: bytes | None = None, *, due_s: float) -> list[Entry]:
         """Take in something new; the entries that were made for it."""
         made = sync.queue.note(kind, path, path2, due_s=due_s)
-        for entry in made:
-            self._entries[entry.ident] = (sync, entry)
         if self.tells:
             self._tell(made, is_split=len(made) > 1)
         return made
@@ -93,83 +103,99 @@ class Entries:
                 self._log.say("Delay", entry.shown + b" blocked by " + entry.blocker.shown)
 
     def _gone(self, entry: Entry) -> None:
-        if self._entries.pop(entry.ident, None) is not None and entry.ident in self._held:
+        if self._known.pop(entry.ident, None) is not None and entry.ident in self._held:
             self._held.discard(entry.ident)
             assert self._runtime is not None
             self._runtime.call("gone", entry.ident)
 
-    def _all_waiting(self, idents: Any) -> bool:
-        found = [self._entries.get(ident) for ident in idents.values()]
-        # What waits for another of the same list goes with it.
-        return all(each is not None and each[1].status is not Status.ACTIVE for each in found)
-
-    def _batch(self, number: int, test: Callable[[int], object] | None) -> Any:
+    def _batch(self, number: int, test: Callable[[int], object] | None) -> Picked:
         sync = self.sync(number)
+        if test is None:
+            return sync.queue.batch()
 
         def verdict(entry: Entry) -> bool | None:
-            if test is None:
-                return True
-            answer = test(entry.ident)
+            answer = test(self.introduce(sync, entry))
             return None if answer == b"break" else bool(answer)
 
-        assert self._runtime is not None
-        return self._runtime.list(entry.ident for entry in sync.queue.batch(verdict))
+        return sync.queue.batch(verdict)
 
     def _bring(self, ident: int) -> None:
-        sync, entry = self._entries[ident]
+        sync, entry = self._known[ident]
         assert entry.path2 is not None
         # Behind the move, which is about to be done with.
         for made in self.note(sync, Kind.CREATE, entry.path2, due_s=self._clock()):
             made.whole = True
 
-    def _changes(self, number: int, until_move: bool | None) -> Any:  # noqa: FBT001  # Lua has no keywords
-        def verdict(entry: Entry) -> bool | None:
-            kind = entry.kind
-            if until_move and kind is Kind.MOVE:
-                return None
-            return kind is not Kind.INIT and kind is not Kind.BLANKET and kind is not Kind.FULL
+    def _changes(self, number: int, until_move: bool | None) -> Picked:  # noqa: FBT001  # Lua has no keywords
+        return self.sync(number).queue.batch(_change_no_move if until_move else _change)
 
+    def _discard(self, number: int, entries: Picked) -> None:
+        self.sync(number).queue.remove(*[entry for entry in entries if entry.status is not _ACTIVE])
+
+    def _events(self, number: int, entries: Picked) -> Any:
+        sync = self.sync(number)
         assert self._runtime is not None
-        return self._runtime.list(entry.ident for entry in self.sync(number).queue.batch(verdict))
+        return self._runtime.list(self.introduce(sync, entry) for entry in entries if entry.status is not _GONE)
 
-    def _discard(self, ident: int) -> None:
-        found = self._entries.get(ident)
-        if found is not None and found[1].status is not Status.ACTIVE:
-            found[0].queue.remove(found[1])
+    def _told(self, entries: Picked) -> Any:
+        """All at once: of each entry its kind, its path, and where it leads or false."""
+        told: list[object] = []
+        for entry in entries:
+            told += (entry.kind._value_, entry.path, entry.path2 or False)
+        assert self._runtime is not None
+        return self._runtime.list(told)
 
-    def _entry(self, ident: int) -> tuple[bytes, bytes, bytes | None]:
-        _, entry = self._entries[ident]
-        return entry.kind.value, entry.path, entry.path2
+    def _single(self, ident: int) -> Picked:
+        found = self._known.get(ident)
+        return [] if found is None else [found[1]]
 
     def _field(self, handle: int, name: bytes) -> events.Value | None:
         ident = handle if handle >= 0 else -1 - handle
-        found = self._entries.get(ident)
+        found = self._known.get(ident)
         return None if found is None else events.value(found[1], name, destination=handle < 0)
 
     def _hold(self, ident: int) -> bool:
         """Lua keeps an object for an entry, until told that it is gone; whether that is a move."""
         self._held.add(ident)
-        return self._entries[ident][1].kind is Kind.MOVE
+        return self._known[ident][1].kind is _MOVE
 
     def _next_event(self, number: int) -> int | None:
         sync = self.sync(number)
-        if sync.current is not None and sync.current.status is Status.WAIT:
-            return sync.current.ident
+        if sync.current is not None and sync.current.status is _WAIT:
+            return self.introduce(sync, sync.current)
         with contextlib.closing(due_in(sync, self._clock())) as due:
             entry = next(due, None)
-        return None if entry is None else entry.ident
+        return None if entry is None else self.introduce(sync, entry)
 
-    def _patterns(self, idents: Any) -> Any:
+    def _patterns(self, entries: Picked) -> Any:
         names: list[tuple[bytes, bool]] = []
-        for ident in idents.values():
-            _, entry = self._entries[ident]
+        for entry in entries:
             if entry.path2 is not None:
                 names += ((entry.path, True), (entry.path2, False))
             else:
-                names.append((entry.path, entry.kind is Kind.DELETE or entry.whole))
+                names.append((entry.path, entry.whole or entry.kind is _DELETE))
         assert self._runtime is not None
         return self._runtime.list(include_list(names))
 
     def _special(self, number: int, kind: bytes, path: bytes) -> int:
-        (entry,) = self.note(self.sync(number), Kind(kind), path, due_s=self._clock())
-        return entry.ident
+        sync = self.sync(number)
+        (entry,) = self.note(sync, Kind(kind), path, due_s=self._clock())
+        return self.introduce(sync, entry)
+
+
+def _all_waiting(entries: Picked) -> bool:
+    # What waits for another of the same list goes with it.
+    return all(entry.status is not _ACTIVE and entry.status is not _GONE for entry in entries)
+
+
+def _list_status(entries: Picked) -> bytes | None:
+    status = entries[0].status if entries else _GONE
+    return None if status is _GONE else status._value_
+
+
+def _change(entry: Entry) -> bool:
+    return entry.kind not in _NO_CHANGES
+
+
+def _change_no_move(entry: Entry) -> bool | None:
+    return None if entry.kind is _MOVE else entry.kind not in _NO_CHANGES

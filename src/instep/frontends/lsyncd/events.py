@@ -17,9 +17,9 @@ def value(entry: Entry, name: bytes, *, destination: bool) -> Value:
     with one nevertheless, as configurations know it.
     """
     if name == b"etype":
-        return entry.kind.value
+        return entry.kind._value_
     if name == b"status":
-        return entry.status.value
+        return entry.status._value_
     path = entry.path2 if destination and entry.path2 is not None else entry.path
     return _PARTS[name](path)
 

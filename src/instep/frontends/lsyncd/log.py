@@ -101,7 +101,8 @@ class EventLines(logging.Handler):
                 self._log.say("Normal", b"Startup of " + startup + b" finished.")
                 return
         category = "Info" if record.levelno < logging.WARNING else "Warn" if record.levelno < logging.ERROR else "Error"
-        self._log.say(category, os.fsencode(self._words.format(record)))
+        if self._log.wants(category):
+            self._log.say(category, os.fsencode(self._words.format(record)))
 
 
 def facility_of(value: object) -> int | None:

@@ -21,6 +21,8 @@ class Selection:
         self._rules: list[bytes] = []
         self._patterns: dict[bytes, tuple[Rule, ...]] = {}
         self._filter: Filter | None = None
+        self.says_something = False
+        """Whether there is any rule or pattern; names that instep makes are left out in any case."""
 
     @property
     def patterns(self) -> list[bytes]:
@@ -45,12 +47,13 @@ class Selection:
             UsageError: a rule that cannot be honoured.
         """
         self._patterns[pattern] = _parsed(pattern)
-        self._filter = None
+        self._changed()
 
     def include_again(self, pattern: bytes) -> bool:
         """Take a pattern back; False if it was not there."""
-        self._filter = None
-        return self._patterns.pop(pattern, None) is not None
+        was_there = self._patterns.pop(pattern, None) is not None
+        self._changed()
+        return was_there
 
     def append(self, line: bytes) -> bool:
         """Add a rule at the end of the filter; False if it is none.
@@ -64,8 +67,12 @@ class Selection:
         rule = found[1] + b" " + found[2]
         _parsed(rule)
         self._rules.append(rule)
-        self._filter = None
+        self._changed()
         return True
+
+    def _changed(self) -> None:
+        self._filter = None
+        self.says_something = bool(self._rules or self._patterns)
 
     def excludes(self, path: RelPath, is_dir: bool) -> bool:  # noqa: FBT001  # called per event
         """Whether a path, or a directory above it, is left out."""

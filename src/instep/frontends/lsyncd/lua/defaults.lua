@@ -514,32 +514,32 @@ direct.checkgauge = { default.rsync.checkgauge, onMove = true, rsyncExitCodes = 
 function direct.action(inlet)
 	local event, event2 = inlet.getEvent()
 	local config = inlet.getConfig()
-	local target = event.targetPath
+	local etype, target = event.etype, event.targetPath  -- each look at an event is a call of the host
 	if target == "" or target:gsub("/", "") == "" or config.target:gsub("/", "") == "" then
 		error("Refusing to touch the root directory as a target.")
 	end
 	if core.leads_out(config.target, event.pathdir) or event2 and core.leads_out(config.target, event2.pathdir) then
 		log("Error", "A link, or a file, at the target is in the way of ", target, ": nothing was done there.")
 		inlet.discardEvent(event)
-	elseif event.etype == "Create" and event.isdir then
+	elseif etype == "Create" and event.isdir then
 		spawn(event, "mkdir", "--", target)
-	elseif event.etype == "Create" or event.etype == "Modify" then
+	elseif etype == "Create" or etype == "Modify" then
 		spawn(event, "cp", "-p", "--", event.sourcePath, event.targetPathdir)
-	elseif event.etype == "Delete" then
+	elseif etype == "Delete" then
 		if deletes(config, "running") then
 			spawn(event, "rm", "-rf", "--", event.targetPathname)
 		else
 			inlet.discardEvent(event)
 		end
-	elseif event.etype == "Move" then
+	elseif etype == "Move" then
 		local script = 'mv -- "$1" "$2"'
 		if deletes(config, "running") then
 			script = script .. ' || rm -rf -- "${1%/}"'
 		end
 		spawn(event, "/bin/sh", "-c", script, "sh", target, event2.targetPath)
 	else
-		if event.etype ~= "Attrib" then
-			log("Warn", 'ignored an event of type "', event.etype, '"')
+		if etype ~= "Attrib" then
+			log("Warn", 'ignored an event of type "', etype, '"')
 		end
 		inlet.discardEvent(event)
 	end

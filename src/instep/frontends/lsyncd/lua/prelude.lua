@@ -327,29 +327,35 @@ end
 
 local list_functions = {}
 
-function list_functions.getPaths(idents)
+function list_functions.getPaths(entries)
 	return function(change)
-		local paths = {}
-		for _, ident in ipairs(idents) do
-			local etype, path, path2 = core.entry(ident)
+		local told, paths, count = core.told(entries), {}, 0
+		for at = 1, #told, 3 do
+			local path, path2 = told[at + 1], told[at + 2] or nil
 			if change then
-				path, path2 = change(etype, path, path2)
+				path, path2 = change(told[at], path, path2)
 			end
-			paths[#paths + 1] = path
-			paths[#paths + 1] = path2
+			if path ~= nil then
+				count = count + 1
+				paths[count] = path
+			end
+			if path2 ~= nil then
+				count = count + 1
+				paths[count] = path2
+			end
 		end
 		return paths
 	end
 end
 
-function list_functions.size(idents)
-	return function() return #idents end
+function list_functions.size(entries)
+	return function() return core.count(entries) end
 end
 
-function list_functions.getList(idents, sync)
+function list_functions.getList(entries, sync)
 	return function()
 		local found = {}
-		for n, ident in ipairs(idents) do
+		for n, ident in ipairs(core.events(sync.number, entries)) do
 			found[n] = event_of(sync, ident)
 		end
 		return found
@@ -366,11 +372,11 @@ local List = {
 		elseif name == "inlet" then
 			return hidden.sync.inlet
 		elseif name == "status" then
-			return hidden.idents[1] and core.field(hidden.idents[1], "status") or nil
+			return core.list_status(hidden.entries)
 		elseif name == "etype" then
 			return "List"
 		elseif list_functions[name] then
-			return list_functions[name](hidden.idents, hidden.sync)
+			return list_functions[name](hidden.entries, hidden.sync)
 		elseif type(name) ~= "string" then
 			return nil
 		end
@@ -378,12 +384,13 @@ local List = {
 	end,
 }
 
-local function idents_of(agent)
+-- What the host knows an event, or a list of events, by; nothing of it is for configurations to see.
+local function entries_of(agent)
 	local hidden = type(agent) == "table" and rawget(agent, Hidden)
 	if not hidden then
 		return nil
 	end
-	return hidden.idents or { hidden.ident }, hidden.sync
+	return hidden.entries or core.single(hidden.ident), hidden.sync
 end
 
 ---------------------------------------------------------------------------------------------------------------- inlet
@@ -399,20 +406,18 @@ function inlet_functions.getEvent(sync)
 end
 
 function inlet_functions.getEvents(sync, test)
-	local idents = core.batch(sync.number, test and function(ident)
+	local entries = core.batch(sync.number, test and function(ident)
 		return test(event_of(sync, ident))
 	end or nil)
-	return setmetatable({ [Hidden] = { idents = idents, sync = sync } }, List)
+	return setmetatable({ [Hidden] = { entries = entries, sync = sync } }, List)
 end
 
-function inlet_functions.discardEvent(sync, event)
-	local idents = idents_of(event)
-	if not idents then
+function inlet_functions.discardEvent(_, event)
+	local entries, sync = entries_of(event)
+	if not entries then
 		error("discardEvent needs an event", raise_at)
 	end
-	for _, ident in ipairs(idents) do
-		core.discard(ident)
-	end
+	core.discard(sync.number, entries)
 end
 
 function inlet_functions.getConfig(sync)
@@ -499,12 +504,12 @@ end
 -- a call for each of them.
 function core.all_changes(inlet, until_move)
 	local sync = sync_of[inlet]
-	return setmetatable({ [Hidden] = { idents = core.changes(sync.number, until_move), sync = sync } }, List)
+	return setmetatable({ [Hidden] = { entries = core.changes(sync.number, until_move), sync = sync } }, List)
 end
 
 -- For the defaults: the list for rsync, and the destination of a move as something new.
 function core.include_list(list)
-	return core.patterns((idents_of(list)))
+	return core.patterns((entries_of(list)))
 end
 
 -- The words by which ssh, or the ssh of rsync, goes over the connection that is kept for a sync.
@@ -520,14 +525,15 @@ end
 -------------------------------------------------------------------------------------------------------------- programs
 
 function spawn(agent, binary, ...)
-	local idents, sync = idents_of(agent)
-	if not idents then
+	local entries, sync = entries_of(agent)
+	if not entries then
 		error("spawning with an invalid agent", raise_at)
 	end
-	if #idents == 0 then
+	local count = core.count(entries)
+	if count == 0 and agent.isList then
 		error("spawn() called on an empty list", raise_at)
 	end
-	if not core.all_waiting(idents) then
+	if count == 0 or not core.all_waiting(entries) then
 		error("spawn() called on an non-waiting event", raise_at)
 	end
 	local words, stdin = {}, nil
@@ -554,7 +560,7 @@ function spawn(agent, binary, ...)
 	for n = from, select("#", ...) do
 		add((select(n, ...)))
 	end
-	core.spawn(sync.number, idents, agent, tostring(binary), words, stdin)
+	core.spawn(sync.number, entries, agent, tostring(binary), words, stdin)
 end
 
 function spawnShell(agent, command, ...)
