@@ -51,3 +51,17 @@ def test_a_directory_by_that_name_in_path_is_passed_over(tmp_path: Path, monkeyp
     (tmp_path / "true").mkdir()
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert spawn.spawn((b"true",)).wait() == 0
+
+
+def test_an_empty_place_in_path_is_where_we_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    for place in (tmp_path, tmp_path / "bin"):
+        (place / "prog").write_text(f"#!/bin/sh\nprintf {place}\n")
+        (place / "prog").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    for path, place in ((f":{tmp_path}/bin", tmp_path), (f"{tmp_path}/bin:", tmp_path / "bin")):
+        monkeypatch.setenv("PATH", path)
+        with open(tmp_path / "out", "w+b") as out:
+            assert spawn.spawn((b"prog",), output=out.fileno()).wait() == 0
+            out.seek(0)
+            assert out.read() == bytes(place)

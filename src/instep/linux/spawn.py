@@ -88,7 +88,9 @@ def _place(name: bytes) -> bytes:
     if b"/" not in name:
         for directory in os.environb.get(b"PATH", b"").split(b":"):
             place = directory + b"/" + name
-            if directory and os.access(place, os.X_OK):
+            if not directory:
+                break  # Where we are, of old: left to the C library.
+            if os.access(place, os.X_OK):
                 return place
     return name
 
