@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from instep.daemon.mirror import Mirror
+from instep.daemon.mirror import End, Mirror
 from instep.daemon.target import Target
 from instep.model import MonitorStatus, Report
 from instep.paths import ROOT, RelPath, Scope
-from instep.spec import MirrorSpec
+from instep.spec import MirrorSpec, TargetSpec
 
 
 class ToldMonitor:
@@ -53,6 +56,43 @@ class TellingTarget:
 
     def kick(self) -> None:
         self._told.append("kick")
+
+
+def test_once_its_monitor_is_closed_nobody_asks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the targets are being closed it may be told to stop; the descriptor's number is somebody else's by then."""
+    (tmp_path / "s").mkdir()
+    spec = MirrorSpec(os.fsencode(tmp_path / "s"), (TargetSpec(os.fsencode(tmp_path / "t")),))
+    mirror = Mirror(spec, observer=None)
+    closing = asyncio.Event()
+
+    async def slowly(self: Target) -> None:
+        closing.set()
+        mirror.stop()
+        mirror.log_status()
+        await close(self)
+
+    close = Target.close
+    monkeypatch.setattr(Target, "close", slowly)
+    reads = 0
+
+    def read() -> Sequence[Report]:
+        nonlocal reads
+        reads += 1
+        return ()
+
+    async def life() -> End:
+        running = asyncio.create_task(mirror.run())
+        async with asyncio.timeout(60):
+            while not mirror.following:  # noqa: ASYNC110  # told to the log alone
+                await asyncio.sleep(0.001)
+            assert mirror._monitor is not None
+            monkeypatch.setattr(mirror._monitor, "read", read)
+            mirror.end(End.REBUILD)
+            return await running
+
+    assert asyncio.run(life()) is End.REBUILD
+    assert closing.is_set()
+    assert not reads
 
 
 @pytest.mark.parametrize("more", [(), (Report(RelPath(b"f")),)], ids=["nothing else", "a change"])

@@ -142,6 +142,20 @@ class DaemonProcess:
         """Send a signal to the daemon, and only to it."""
         os.kill(self.pid, number)
 
+    def failing(self) -> Event:
+        """A path that is listed as failing; asked for again, as it may be out for another try just then."""
+        asked_s = -1.0
+
+        def told() -> bool:
+            nonlocal asked_s
+            if time.monotonic() > asked_s + 1.0:
+                asked_s = time.monotonic()
+                self.tell(signal.SIGUSR1)
+            return bool(self.events("status-failing"))
+
+        wait_until(told, "a failing path")
+        return self.events("status-failing")[0]
+
     def ended(self, deadline_s: float = DEADLINE_S) -> int:
         """Its exit status, once it ends by itself."""
         try:

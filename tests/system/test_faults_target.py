@@ -170,8 +170,7 @@ def test_a_name_too_long_for_the_target(start: Start, source: Path, target: Path
     for number in range(3):
         written(source / "d0" / f"beside{number}", "new")
         wait_until((target / "d0" / f"beside{number}").exists, "what stands beside it")
-    daemon.tell(signal.SIGUSR1)
-    listed = daemon.wait_event("status-failing")
+    listed = daemon.failing()
     assert listed["path"] == said["path"]
     assert "name too long" in str(listed["reason"])
     assert float(str(listed["next_try_s"])) >= 0
@@ -257,8 +256,7 @@ def test_a_mount_point_in_the_way_fails_alone(
     daemon.wait_event("path-failing")
     written(source / "d1" / "more", "new")
     daemon.wait_equal(source, target, ignore=["d0"])
-    daemon.tell(signal.SIGUSR1)
-    assert str(daemon.wait_event("status-failing")["path"]).partition("/")[0] == "d0"
+    assert str(daemon.failing()["path"]).partition("/")[0] == "d0"
     subprocess.run(["umount", target / "d0"], check=True)
     daemon.wait_event("path-well-again")
     daemon.wait_equal(source, target)

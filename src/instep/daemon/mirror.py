@@ -244,7 +244,8 @@ class Mirror:
 
     def log_status(self) -> None:
         """The status report, as one log event per target and one for the monitor."""
-        assert self._monitor is not None
+        if self._monitor is None:
+            return  # It is ending; what takes its place can tell more.
         status = self._monitor.status()
         log.info(
             "status",
@@ -317,6 +318,7 @@ class Mirror:
             if self._reads >= 0:
                 asyncio.get_running_loop().remove_reader(self._reads)
             self._monitor.close()
+            self._monitor = None  # While the targets close one may still be asked to stop, or how things are.
         self.left_over = {target.name: target.pending() for target in self.targets if target.pending()}
         await asyncio.gather(*(target.close() for target in self.targets))
         if self._source >= 0:

@@ -196,6 +196,7 @@ class FanotifyMonitor:
     def close(self) -> None:
         """Give everything back to the kernel; may be called twice."""
         self._closing.close()
+        self.group = -1  # Its number may be another file's by now.
 
     def read(self) -> Sequence[Report]:
         """What is new; see ``instep.ports.Monitor``."""

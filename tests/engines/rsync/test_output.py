@@ -87,6 +87,14 @@ def test_a_complaint_names_path_and_errno(
     assert (one.path, one.errno, one.in_source, one.vanished) == (path, number, in_source, vanished)
 
 
+def test_a_temporary_name_makes_no_other_reason_of_one() -> None:
+    texts = set()
+    for hidden in (b"AbC123", b"xyz789"):
+        line = b'rsync: [receiver] rename "/t/d/.x.y.%s" -> "d/x.y": File name too long (36)' % hidden
+        texts |= {complaint.text for complaint in complaints(line, [b"/t"])}
+    assert texts == {'rsync: [receiver] rename "/t/d/.x.y.XXXXXX" -> "d/x.y": File name too long (36)'}
+
+
 def test_a_complaint_of_another_place_keeps_its_words() -> None:
     (one,) = complaints(b"ssh: Could not resolve hostname x\n", (b"/s",))
     assert one.path is None

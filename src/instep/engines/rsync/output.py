@@ -89,6 +89,7 @@ _ERRNO = re.compile(rb"\((\d+)\)\s*(?:\(in [^)]*\))?$")
 _QUOTED = re.compile(rb'"((?:[^"]|"(?![ :]|$))*)"')
 _PARENTHESISED = re.compile(rb"(?:unlink|rmdir)\((.*)\) failed")
 _TEMPORARY = re.compile(rb"\A\.(.+)\.[A-Za-z0-9]{6}\Z")
+_RENAMED = re.compile(rb'( rename "[^"]*/\.[^"/]+)\.[A-Za-z0-9]{6}(" -> ")')
 _NOISE = (b"rsync error:", b"rsync warning:", b"IO error encountered", b"WARNING: parent dir is absent")
 _PHANTOM = re.compile(rb"rsync: \[generator\] opendir .* failed: Not a directory \(20\)\Z", re.DOTALL)
 """In a dry run into a missing directory rsync 3.2.7 (not 3.5.0) says this of each FIFO, socket and device."""
@@ -114,7 +115,9 @@ def complaints(stderr: bytes, roots: Sequence[bytes], *, dry_run: bool = False) 
             in_source and number == 2 and b"change_dir" not in line and b"root" not in line.partition(b'"')[0]
         )
         path = _below(names[-1], roots, temporary=b"mkstemp" in line) if names else None
-        yield Complaint(line.decode("utf-8", "backslashreplace"), number, path, in_source, vanished)
+        # Another name at each try would be another reason each time.
+        text = _RENAMED.sub(rb"\1.XXXXXX\2", line).decode("utf-8", "backslashreplace")
+        yield Complaint(text, number, path, in_source, vanished)
 
 
 def _below(name: bytes, roots: Sequence[bytes], *, temporary: bool) -> bytes:
