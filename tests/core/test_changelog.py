@@ -120,8 +120,10 @@ def test_a_directory_that_fills_a_batch_is_split() -> None:
     assert [len(log.take(cursor, 0.0, 8)[1]) for _ in range(3)] == [8, 8, 4]
 
 
-def test_in_a_directory_that_is_to_be_looked_at_anyway_nothing_is_kept() -> None:
-    log = ChangeLog()
+@pytest.mark.parametrize("delay_s", [0.0, 1.0])
+def test_in_a_directory_that_is_to_be_looked_at_anyway_nothing_is_kept(delay_s: float) -> None:
+    """Where what waits is not put off by what comes after it."""
+    log = ChangeLog(quiet_s=delay_s, hold_s=delay_s)
     cursor = log.add_cursor()
     log.note(report(b"d", Scope.TREE), 0.0)
     for path in (b"d/a", b"d/b"):
@@ -131,7 +133,7 @@ def test_in_a_directory_that_is_to_be_looked_at_anyway_nothing_is_kept() -> None
     assert [change.path for change in due] == [b"d"]
     log.note(report(b"d/a"), 1.0)  # It may have been looked at already.
     log.acknowledge(cursor, ticket, [RelPath(b"d")])
-    _, due = log.take(cursor, 1.0, 10)
+    _, due = log.take(cursor, 2.0, 10)
     assert [change.path for change in due] == [b"d/a"]
 
 

@@ -117,7 +117,7 @@ class ChangeLog:
             and above.moved_from is None is moved_from
             and (above.content or not content)
             and path
-            and not self.quiet_s
+            and (not self.quiet_s or self.hold_s <= self.quiet_s)  # else a change in it has to put it off
         ):
             return  # So it is with nearly all of a burst: its directory is to be looked at as a whole.
         clean_for = 0 if moved_from is None else self._clean_for(moved_from)
