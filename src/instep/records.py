@@ -20,9 +20,8 @@ T = TypeVar("T")
 
 _ENTRY = Struct("<QQqqqIII")
 SIZE = _ENTRY.size
-packed_record = _ENTRY.pack
-"""A record of inode, device, size, mtime and ctime in ns, mode, uid and gid."""
-named_record = Struct("<xQQqqqIII").pack
+_pack = _ENTRY.pack
+_pack_behind_nul = Struct("<xQQqqqIII").pack
 """The same with the NUL that stands between a name and its record: one call for each name of a scan."""
 Names = dict[bytes, dict[bytes, T]]
 """By directory, then by name: something of each. The root itself has an empty name, in itself."""
@@ -35,28 +34,23 @@ _KIND = 0o170000
 
 def record(info: os.stat_result) -> bytes:
     """What is remembered of a name with this lstat."""
-    mode = info.st_mode
-    return _ENTRY.pack(
-        info.st_ino,
-        info.st_dev,
-        0 if mode & _KIND == _DIRECTORY_BIT else info.st_size,
-        info.st_mtime_ns,
-        info.st_ctime_ns,
-        mode,
-        info.st_uid,
-        info.st_gid,
-    )
-
-
-def named(name: str, info: os.stat_result) -> bytes:
-    """A name as ``os.scandir`` gives it, with what is remembered of it: its part of a directory's text."""
     mode, inode, device, _, uid, gid, size, _, _, _ = info  # quicker than each by its name
     if mode & _KIND == _DIRECTORY_BIT:
         size = 0
-    # os.fsencode asks for the type of each first.
-    return name.encode(_ENCODING, _ERRORS) + named_record(
-        inode, device, size, info.st_mtime_ns, info.st_ctime_ns, mode, uid, gid
-    )
+    return _pack(inode, device, size, info.st_mtime_ns, info.st_ctime_ns, mode, uid, gid)
+
+
+def named(name: bytes, info: os.stat_result) -> bytes:
+    """A name with what is remembered of it: its part of a directory's text."""
+    mode, inode, device, _, uid, gid, size, _, _, _ = info  # not by ``record``: it is done for each name of a scan
+    if mode & _KIND == _DIRECTORY_BIT:
+        size = 0
+    return name + _pack_behind_nul(inode, device, size, info.st_mtime_ns, info.st_ctime_ns, mode, uid, gid)
+
+
+def encoded(name: str) -> bytes:
+    """A name as ``os.scandir`` of a descriptor gives it. ``os.fsencode`` asks for the type of each first."""
+    return name.encode(_ENCODING, _ERRORS)
 
 
 def identity_only(info: os.stat_result) -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
 from collections.abc import Container, Mapping, Sequence
 
 from instep.core.filters import Filter
@@ -19,11 +18,12 @@ from instep.paths import TEMPORARY_PREFIX, RelPath, Scope
 from instep.records import (
     UNKNOWN,
     Names,
+    encoded,
     identity_only,
     is_directory,
-    named_record,
-    packed_record,
+    named,
     parse,
+    record,
     same_directory,
 )
 
@@ -31,7 +31,6 @@ EVER = 1 << 63
 """Later than any time of an inode."""
 _TEMPORARY = os.fsdecode(TEMPORARY_PREFIX)
 _KIND, _DIRECTORY = 0o170000, stat.S_IFDIR
-_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _ENTRY, _TREE = int(Scope.ENTRY), int(Scope.TREE)  # plain numbers: they travel between processes
 _AT_HAND = 64
 """So many directories are walked depth first; what is more is handed out."""
@@ -166,7 +165,6 @@ class Scanner:
         pieces: list[bytes] = []
         below: list[bytes] = []
         filters_nothing, excludes = self._filters_nothing, self._filter.excludes_entry
-        pack = named_record
         fd = open_directory(self._source, path)
         try:
             if self._one_file_system and path and os.fstat(fd).st_dev != self._device:
@@ -174,21 +172,18 @@ class Scanner:
             with os.scandir(fd) as entries:
                 for entry in entries:
                     text = entry.name
-                    name = text.encode(_ENCODING, _ERRORS)  # os.fsencode asks for the type of each first.
+                    name = encoded(text)
                     try:
                         info = entry.stat(follow_symlinks=False)
                     except FileNotFoundError:
                         continue
-                    mode, inode, device, _, uid, gid, size, _, _, _ = info  # quicker than each by its name
-                    is_dir = mode & _KIND == _DIRECTORY
+                    is_dir = info.st_mode & _KIND == _DIRECTORY
                     if (not filters_nothing or text.startswith(_TEMPORARY)) and excludes(RelPath(path), name, is_dir):
                         continue
                     if is_dir:
                         below.append(name)
-                        size = 0
-                    changed_ns = info.st_ctime_ns
-                    if changed_ns < before_ns:
-                        pieces.append(name + pack(inode, device, size, info.st_mtime_ns, changed_ns, mode, uid, gid))
+                    if info.st_ctime_ns < before_ns:
+                        pieces.append(named(name, info))
                     elif is_dir:
                         pieces.append(name + b"\0" + identity_only(info))
         finally:
@@ -199,21 +194,14 @@ class Scanner:
 def _records(directory: int, began: Mapping[bytes, int], margin_ns: int) -> dict[bytes, bytes]:
     """``Scanner.singles`` for the names of one directory."""
     found: dict[bytes, bytes] = {}
-    stat_of, pack = os.stat, packed_record
+    stat_of = os.stat
     for name, began_ns in began.items():
         try:
             info = stat_of(name or b".", dir_fd=directory, follow_symlinks=False)
         except OSError:
             found[name] = UNKNOWN
             continue
-        changed_ns = info.st_ctime_ns
-        if changed_ns < began_ns - margin_ns:
-            mode, inode, device, _, uid, gid, size, _, _, _ = info  # quicker than each by its name
-            if mode & _KIND == _DIRECTORY:
-                size = 0
-            found[name] = pack(inode, device, size, info.st_mtime_ns, changed_ns, mode, uid, gid)
-        else:
-            found[name] = _changed_since(info)
+        found[name] = record(info) if info.st_ctime_ns < began_ns - margin_ns else _changed_since(info)
     return found
 
 

@@ -23,7 +23,7 @@ from instep.engines.native.session import Session, join, reason_of
 from instep.engines.native.tally import Tally
 from instep.linux.openat import open_directory
 from instep.paths import TEMPORARY_PREFIX, is_temporary
-from instep.records import named
+from instep.records import encoded, named
 
 _TEMPORARY = os.fsdecode(TEMPORARY_PREFIX)
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -50,7 +50,7 @@ class Page:
     def note(self, name: str, info: os.stat_result) -> None:
         """This was read, and the target has it."""
         if info.st_ctime_ns < self.began_ns:
-            self.pieces.append(named(name, info))
+            self.pieces.append(named(encoded(name), info))
         else:
             self.complete = False
 
