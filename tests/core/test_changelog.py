@@ -137,6 +137,42 @@ def test_in_a_directory_that_is_to_be_looked_at_anyway_nothing_is_kept(delay_s: 
     assert [change.path for change in due] == [b"d/a"]
 
 
+def test_nor_is_anything_kept_further_down() -> None:
+    """What is in a directory that needs no change of its own needs none either, until the TREE above is given out."""
+    log = ChangeLog(quiet_s=1.0, hold_s=1.0)
+    cursor = log.add_cursor()
+    for number, path in enumerate((b"d", b"d/e", b"d/e/f")):
+        log.note(Report(RelPath(path), Scope.TREE, content=True, is_dir=True), number / 10)
+        log.note(report(path + b"/file"), number / 10)
+    assert len(log) == 1
+    log.note(report(b"later"), 0.9)
+    ticket, due = log.take(cursor, 1.0, 10)
+    assert names(due) == [b"d"]
+    log.note(report(b"d/e/f/file"), 1.0)
+    log.acknowledge(cursor, ticket, [RelPath(b"d")])
+    assert names(log.take(cursor, 2.0, 10)[1]) == [b"later", b"d/e/f/file"]
+
+
+def test_what_was_kept_out_for_a_change_that_is_gone_is_not_kept_out_any_more() -> None:
+    """A change that left the log keeps its number, and numbers are given anew."""
+    log = ChangeLog(quiet_s=1.0, hold_s=1.0)
+    cursor, _away = log.add_cursor(), log.add_cursor()
+    for now_s in range(10):
+        log.note(report(b"x"), now_s)
+        log.acknowledge(cursor, log.take(cursor, now_s + 1.0, 10)[0], [])
+    log.note(Report(RelPath(b"d"), Scope.TREE, content=True, is_dir=True), 20.0)
+    log.note(Report(RelPath(b"d/e"), Scope.TREE, content=True, is_dir=True), 20.0)
+    log.note(report(b"later"), 20.5)
+    log.acknowledge(cursor, log.take(cursor, 21.0, 10)[0], [])
+    log.note(report(b"d", Scope.TREE), 21.0)
+    log.note(report(b"x"), 21.5)
+    log._compact()
+    log.acknowledge(cursor, log.take(cursor, 22.0, 10)[0], [])
+    log.note(report(b"d/e/file"), 31.0)
+    left = log.take(cursor, 40.0, 10)[1]
+    assert any(change.path in (b"d/e/file", b"d/e", b"d", b"") for change in left)
+
+
 @pytest.mark.parametrize("what", ["content", "a move", "a listing", "a pause"])
 def test_what_is_not_covered_by_its_directory_is_kept(what: str) -> None:
     log = ChangeLog(quiet_s=1.0 if what == "a pause" else 0.0)
@@ -316,9 +352,11 @@ class TestCovered:
 class LogAgainstModel(RuleBasedStateMachine):
     """Two targets at their own pace: each must be given every report made since it last acknowledged the path."""
 
-    @initialize(quiet_s=st.sampled_from([0.0, 1.0]), paths_max=st.sampled_from([3, 1000]))
-    def start(self, quiet_s: float, paths_max: int) -> None:
-        self.log = ChangeLog(quiet_s=quiet_s, hold_s=2.0, paths_max=paths_max)
+    @initialize(
+        quiet_s=st.sampled_from([0.0, 1.0]), hold_s=st.sampled_from([1.0, 2.0]), paths_max=st.sampled_from([3, 1000])
+    )
+    def start(self, quiet_s: float, hold_s: float, paths_max: int) -> None:
+        self.log = ChangeLog(quiet_s=quiet_s, hold_s=hold_s, paths_max=paths_max)
         self.now_s = 0.0
         self.cursors = [self.log.add_cursor(), self.log.add_cursor()]
         # per target: path -> (first report not given out, scope, content)
@@ -329,11 +367,12 @@ class LogAgainstModel(RuleBasedStateMachine):
         path=st.sampled_from(PATHS),
         scope=st.sampled_from(Scope),
         content=st.booleans(),
+        is_dir=st.booleans(),
         wait=st.sampled_from([0, 0.6, 3]),
     )
-    def note(self, path: RelPath, scope: Scope, content: bool, wait: float) -> None:
+    def note(self, path: RelPath, scope: Scope, content: bool, is_dir: bool, wait: float) -> None:
         self.now_s += wait
-        self.log.note(Report(path, scope, content), self.now_s)
+        self.log.note(Report(path, scope, content, is_dir), self.now_s)
         for owed in self.owed:
             first_s, more, touched = owed.get(path, (self.now_s, scope, content))
             owed[path] = (first_s, max(more, scope), touched or content)
@@ -378,6 +417,11 @@ class LogAgainstModel(RuleBasedStateMachine):
                 self.owed[which][path] = (first_s, max(more, scope), touched or content)
         else:
             self.log.acknowledge(self.cursors[which], ticket, list(given))
+
+    @rule()
+    def compact(self) -> None:
+        """It happens by itself past some thousand slots."""
+        self.log._compact()
 
     @rule()
     def drain(self) -> None:

@@ -20,6 +20,8 @@ MOVE_SCAN_MAX = 4096
 """Past so many pending slots a move is not looked into: both names are brought in step instead. Guessed: 0.3 ms."""
 TOUCHED_MAX = 4096
 """So many paths synced since the kernel queue was last empty are remembered one by one."""
+COVERED_MAX = 65_536
+"""So many directories that need no change of their own are remembered, so that what is in them needs none either."""
 COMPACT_MIN = 4096
 """Emptied slots are cleared away when there are more than this and than there are live ones."""
 
@@ -91,6 +93,7 @@ class ChangeLog:
         self._slots: list[Change | None] = []
         self._base = 0
         self._last: dict[RelPath, Change] = {}
+        self._covered: dict[RelPath, Change] = {}  # directories reported, and the TREE above that stands for them
         self._cursors: list[Cursor] = []
         self._given_out = 0  # no cursor has ever been given a slot from here on
         self._tickets = 0
@@ -109,7 +112,8 @@ class ChangeLog:
         """Take in one report."""
         path, scope, content, is_dir, moved_from = report
         self.last_report_s = now_s
-        above = self._last.get(path.rpartition(b"/")[0])  # type: ignore[call-overload]  # a path, cut off
+        parent: RelPath = path.rpartition(b"/")[0]  # type: ignore[assignment]  # a path, cut off
+        above = self._last.get(parent) or self._covered.get(parent)
         if (
             above is not None
             and above.scope is _TREE
@@ -119,7 +123,10 @@ class ChangeLog:
             and path
             and (not self.quiet_s or self.hold_s <= self.quiet_s)  # else a change in it has to put it off
         ):
-            return  # So it is with nearly all of a burst: its directory is to be looked at as a whole.
+            # So it is with nearly all of a burst: its directory is to be looked at as a whole.
+            if is_dir and len(self._covered) < COVERED_MAX:
+                self._covered[path] = above
+            return
         clean_for = 0 if moved_from is None else self._clean_for(moved_from)
         change = self._last.get(path)
         if change is not None and change.seq >= self._given_out:
@@ -192,8 +199,10 @@ class ChangeLog:
         cursor.taken = self._base + index
         if len(due) == paths_max:
             self._cut_at_directory(cursor, due)
-        if cursor.taken > self._given_out:  # noqa: PLR1730  # max() is a call, and this is the hot path
+        if cursor.taken > self._given_out:
             self._given_out = cursor.taken
+            if self._covered and cursor.taken == self._base + end:
+                self._covered.clear()  # Nothing waits to be given out: nothing stands for anything.
         self._tickets += 1
         cursor.launch(self._tickets, self._base + first)
         return self._tickets, due
@@ -316,6 +325,7 @@ class ChangeLog:
         for cursor in self._cursors:
             cursor.shift(live, base)
         self._slots = list(kept)
+        self._covered.clear()  # A change that is gone keeps its old number, which may be that of one to come.
         self._given_out = base + bisect_left(live, self._given_out)
 
     def _fold(self, now_s: float) -> None:
