@@ -156,6 +156,8 @@ class Outcome:
     """All of the batch was done, save these deletions."""
     learned: list[Learned] = field(default_factory=list)
     """Directories of the source that the target was given whole, as they were then."""
+    learned_names: dict[bytes, bytes] = field(default_factory=dict)
+    """The same of single names: what ``records`` has of them."""
 
     def add(self, other: Outcome) -> None:
         """Fold the outcome of another part of the same batch into this one."""
@@ -169,6 +171,7 @@ class Outcome:
         self.deleted += other.deleted
         self.held = self.held or other.held
         self.learned += other.learned
+        self.learned_names.update(other.learned_names)
 
 
 class Landmarks(NamedTuple):

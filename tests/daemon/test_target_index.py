@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from instep.daemon.target_index import _take_out, still_true
-from instep.paths import Learned
+from instep.daemon.target_index import _take_out
 
 ONE = b"1"
 
@@ -24,12 +23,3 @@ def test_with_nothing_pending_all_is_kept() -> None:
     records = {b"": {b"a": ONE}}
     assert _take_out(records, (), ()) == []
     assert records == {b"": {b"a": ONE}}
-
-
-def test_what_was_learned_before_a_later_batch_is_true_no_more() -> None:
-    learned: dict[bytes, Learned] = {path: (path, 10, b"", []) for path in (b"a", b"a/b", b"c", b"d/e/f", b"g")}
-    trees = {b"a": 5, b"a/b": 11, b"c": 10, b"d": 7, b"d/e": 9}
-    assert set(still_true(learned, trees)) == {b"a", b"c", b"d/e/f"}
-    assert set(still_true(learned, {b"": 3})) == set(learned)
-    assert {began for _, began, _, _ in still_true(learned, {b"": 3, b"c": 4}).values()} == {3, 4}
-    assert not still_true(learned, {b"": 11})

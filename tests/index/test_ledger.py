@@ -9,9 +9,9 @@ import pytest
 
 from instep.index import ledger as module
 from instep.index.journal import Touched
-from instep.index.ledger import Ledger, NotBelieved, discard
+from instep.index.ledger import Commit, Ledger, NotBelieved, discard
 from instep.model import Change, Landmarks
-from instep.paths import RelPath, Scope
+from instep.paths import Learned, RelPath, Scope
 from instep.records import SIZE, UNKNOWN
 
 ONE = b"1" * SIZE
@@ -129,6 +129,33 @@ def test_parents_are_recorded_with_their_names(path: bytes) -> None:
     began = ledger.take().singles()
     assert {parent: set(names) for parent, names in began.items()} == {b"d/e": {b"f"}, b"d": {b"e"}, b"": {b"g", b""}}
     assert len({value for names in began.values() for value in names.values()}) == 1
+    ledger.close(clean=True)
+
+
+def test_what_was_learned_before_a_later_batch_is_true_no_more() -> None:
+    learned: dict[bytes, Learned] = {path: (path, 10, b"", []) for path in (b"a", b"a/b", b"c", b"d/e/f", b"g")}
+
+    def still_true(trees: dict[bytes, int]) -> dict[bytes, Learned]:
+        return Commit(trees, dict.fromkeys(trees, Scope.TREE), set(), learned, {}).still_true()
+
+    assert set(still_true({b"a": 5, b"a/b": 11, b"c": 10, b"d": 7, b"d/e": 9})) == {b"a", b"c", b"d/e/f"}
+    assert set(still_true({b"": 3})) == set(learned)
+    assert {began for _, began, _, _ in still_true({b"": 3, b"c": 4}).values()} == {3, 4}
+    assert not still_true({b"": 11})
+
+
+def test_what_a_batch_saw_of_a_name_counts_until_the_next_one_begins(path: bytes) -> None:
+    ledger = whole(path)
+    for name in (b"d/e", b"f"):
+        ledger.touch([_change(name)], ())
+        ledger.learn([], {name: ONE})
+    ledger.touch([_change(b"f")], ())
+    commit = ledger.take()
+    assert commit.learned_names == {b"d/e": ONE}
+    assert set(commit.began) == {b"d/e", b"f"}
+    ledger.learn([], {b"f": ONE})
+    ledger.give_back(commit, [b"f"])
+    assert ledger.take().learned_names == {b"f": ONE}
     ledger.close(clean=True)
 
 

@@ -17,7 +17,7 @@ from instep.daemon.deletions import DeletionGuard
 from instep.errors import TargetAway, TargetError
 from instep.logs import fields
 from instep.model import Batch, Change, Deletions, Outcome
-from instep.paths import ROOT, Learned, RelPath, Scope
+from instep.paths import ROOT, RelPath, Scope
 from instep.ports import Attentive, Engine
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ class Index(Protocol):
     def touch(self, batch: Batch) -> None:
         """A batch is about to begin."""
 
-    def learn(self, learned: Sequence[Learned]) -> None:
-        """Directories of the source that the target has just been given whole, as they were then."""
+    def learn(self, outcome: Outcome) -> None:
+        """What a batch that has ended saw in the source (``learned``, ``learned_names``)."""
 
     async def recognises(self, *, known: bool) -> bool:
         """Whether the target, opened again, holds what it held; ``known``: so says the engine."""
@@ -433,8 +433,8 @@ class Target:
         totals.files += outcome.files
         totals.bytes_copied += outcome.bytes_copied
         totals.deleted += outcome.deleted
-        if outcome.learned and self.index is not None:
-            self.index.learn(outcome.learned)
+        if self.index is not None and (outcome.learned_names or outcome.learned):
+            self.index.learn(outcome)
         unfinished = self._keep_aside(outcome, now_s) if outcome.failures or outcome.postponed else ()
         if room.any_tried:
             for change in flight.changes:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -20,8 +20,8 @@ from instep.index.journal import Touched
 from instep.index.ledger import Commit, Ledger, NotBelieved, discard
 from instep.index.store import BrokenIndex
 from instep.logs import fields
-from instep.model import Batch, Landmarks
-from instep.paths import ROOT, Learned
+from instep.model import Batch, Landmarks, Outcome
+from instep.paths import ROOT
 from instep.records import Names, is_directory, path_of
 from instep.workers import WorkerDied
 
@@ -60,7 +60,6 @@ class TargetIndex:
         self._commit: asyncio.Task[None] | None = None
         self._clocks_s = _between_clocks_s()
         self._recognised = False
-        self._learned: dict[bytes, Learned] = {}
         self._writing = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "instep-index")  # One, so that the steps of a commit stay in order.
 
@@ -113,10 +112,10 @@ class TargetIndex:
         if self._timer is None and self._commit is None:
             self._timer = asyncio.get_running_loop().call_later(COMMIT_S, self._due)
 
-    def learn(self, learned: Sequence[Learned]) -> None:
-        """See ``Target``: the next commit need not read these directories again."""
+    def learn(self, outcome: Outcome) -> None:
+        """See ``Target``: the next commit need not read these again."""
         if not self._margin_ns:
-            self._learned.update((one[0], one) for one in learned)
+            self._ledger.learn(outcome.learned, outcome.learned_names)
 
     def in_question(self) -> Touched:
         """What a comparison cannot judge: it was worked on since the index was last brought up to date."""
@@ -193,7 +192,6 @@ class TargetIndex:
 
     async def _commit_touched(self) -> None:
         commit = self._ledger.take()
-        learned, self._learned = self._learned, {}
         held = (
             self.target.deletions.held is not None
         )  # The target has names then that no scan of the source would find.
@@ -205,7 +203,7 @@ class TargetIndex:
         done = not commit.began
         try:
             if not done:
-                done = await self._read_and_write(commit, learned)
+                done = await self._read_and_write(commit)
         except BrokenIndex as error:
             await self._in_thread(self._abort)
             self._give_up(str(error))
@@ -216,14 +214,14 @@ class TargetIndex:
                 self._ledger.give_back(commit, commit.began)
                 await self._in_thread(self._abort)
 
-    async def _read_and_write(self, commit: Commit, learned: Mapping[bytes, Learned]) -> bool:
+    async def _read_and_write(self, commit: Commit) -> bool:
         ledger, target = self._ledger, self.target
         trees = _outermost(commit.trees)
         await self._in_thread(lambda: ledger.start_writing(trees))
         records = await self._in_thread(lambda: self._read(commit))
         if trees:
             levels = [(path, began - self._margin_ns) for path, began in trees.items()]
-            known = await self._in_thread(lambda: still_true(learned, commit.trees))
+            known = await self._in_thread(commit.still_true)
             async for directories in self._reader.survey(levels, known):
                 await self._in_thread(lambda some=directories: ledger.put(some))  # type: ignore[misc]
         clocks_s, self._clocks_s = self._clocks_s, _between_clocks_s()
@@ -244,7 +242,10 @@ class TargetIndex:
         return True
 
     def _read(self, commit: Commit) -> Names[bytes]:
-        return self._reader.scanner.singles(commit.singles(), margin_ns=self._margin_ns)
+        trees, known = commit.trees, commit.learned_names
+        if trees:  # A directory that was brought over whole may be another one than the one in which they were seen.
+            known = {path: one for path, one in known.items() if not _covered(path, trees)}
+        return self._reader.scanner.singles(commit.singles(), margin_ns=self._margin_ns, known=known)
 
     def _abort(self) -> None:
         with contextlib.suppress(BrokenIndex):
@@ -284,23 +285,6 @@ class TargetIndex:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def still_true(learned: Mapping[bytes, Learned], trees: Mapping[bytes, int]) -> dict[bytes, Learned]:
-    """What was learned of directories that are below one of these trees, and after all of those above it had begun.
-
-    With the time at which the last of these began in the place of the directory's own.
-    """
-    found: dict[bytes, Learned] = {}
-    for path, (_, read_ns, text, below) in learned.items():
-        above = path
-        latest = trees.get(above, -1)
-        while above:
-            above = above.rpartition(b"/")[0]
-            latest = max(latest, trees.get(above, -1))
-        if 0 <= latest <= read_ns:
-            found[path] = (path, latest, text, below)
-    return found
 
 
 def _outermost(trees: dict[bytes, int]) -> dict[bytes, int]:

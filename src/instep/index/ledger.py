@@ -8,15 +8,15 @@ path touched and not committed when the process ends is looked at again at the n
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
 
 from instep.index.journal import Journal, Touched, merged, read_journal
 from instep.index.store import BrokenIndex, Store
 from instep.model import Change, Landmarks
-from instep.paths import ROOT, RelPath, Scope
+from instep.paths import ROOT, Learned, RelPath, Scope
 from instep.records import UNKNOWN, Names, parse, record
 
 FOLD_ROWS = 20_000
@@ -30,7 +30,7 @@ class NotBelieved(Exception):
     """The index does not say for certain what the target holds; the words say why."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Commit:
     """What was touched, and may become part of the index."""
 
@@ -40,6 +40,10 @@ class Commit:
     """Of those that are more than an ENTRY."""
     directories: set[bytes]
     """Those that were reported as directories."""
+    learned: dict[bytes, Learned]
+    """Directories that need not be read again, as far as they are ``still_true``."""
+    learned_names: dict[bytes, bytes]
+    """Records of names that need not be looked at again, unless they are below one of ``trees``."""
 
     @property
     def trees(self) -> dict[bytes, int]:
@@ -52,9 +56,24 @@ class Commit:
         if not paths:
             return self
         gone = set(paths)
-        return Commit(
-            {path: began for path, began in self.began.items() if path not in gone}, self.scopes, self.directories
-        )
+        return dataclasses.replace(self, began={path: ns for path, ns in self.began.items() if path not in gone})
+
+    def still_true(self) -> dict[bytes, Learned]:
+        """What was learned of directories that are below one of the trees, and after all of those above it had begun.
+
+        With the time at which the last of these began in the place of the directory's own.
+        """
+        trees = self.trees
+        found: dict[bytes, Learned] = {}
+        for path, (_, read_ns, text, below) in self.learned.items():
+            above = path
+            latest = trees.get(above, -1)
+            while above:
+                above = above.rpartition(b"/")[0]
+                latest = max(latest, trees.get(above, -1))
+            if 0 <= latest <= read_ns:
+                found[path] = (path, latest, text, below)
+        return found
 
     def singles(self) -> Names[int]:
         """Every path with its parent: what is done to a name changes its directory's times, which are brought too."""
@@ -88,6 +107,8 @@ class Ledger:
         self._began: dict[bytes, int] = {}
         self._scopes: Touched = {}
         self._directories: set[bytes] = set()
+        self._learned: dict[bytes, Learned] = {}
+        self._learned_names: dict[bytes, bytes] = {}
         self._doubtful: Touched = {}  # touched by a process before, and not looked at again yet
         self._unswept: set[bytes] = set()
         self._rows = self._store.change_count()
@@ -168,7 +189,7 @@ class Ledger:
     def touch(self, changes: Collection[Change], moved_from: Collection[RelPath]) -> None:
         """A batch with these paths begins. Some 0.5 us a path."""
         now_ns = time.time_ns()
-        began, scopes, journal = self._began, self._scopes, self._journal
+        began, scopes, journal, learned = self._began, self._scopes, self._journal, self._learned_names
         assert journal is not None
         try:
             for change in changes:
@@ -177,6 +198,8 @@ class Ledger:
                     journal.note(path, scope)
                     if scope is not _ENTRY:
                         scopes[path] = scope
+                if path in learned:
+                    del learned[path]  # What is learned of it from now on is what the target will hold.
                 began[path] = now_ns
                 if change.is_dir:
                     self._directories.add(path)
@@ -188,6 +211,13 @@ class Ledger:
                 began[path] = now_ns
         except OSError as error:
             raise BrokenIndex(f"the journal cannot grow: {error.strerror}") from error
+
+    def learn(self, directories: Collection[Learned], names: Mapping[bytes, bytes]) -> None:
+        """A batch ended that had read this in the source, and the target was given just that. Some 0.2 us a name."""
+        if names:
+            self._learned_names.update(names)
+        if directories:
+            self._learned.update((one[0], one) for one in directories)
 
     def _looked_at(self, changes: Iterable[Change]) -> None:
         for change in changes:
@@ -212,8 +242,8 @@ class Ledger:
 
     def take(self) -> Commit:
         """All that was touched; ``give_back`` what is not at rest."""
-        commit = Commit(self._began, self._scopes, self._directories)
-        self._began, self._scopes, self._directories = {}, {}, set()
+        commit = Commit(self._began, self._scopes, self._directories, self._learned, self._learned_names)
+        self._began, self._scopes, self._directories, self._learned, self._learned_names = {}, {}, set(), {}, {}
         return commit
 
     def give_back(self, commit: Commit, paths: Iterable[bytes]) -> None:

@@ -18,6 +18,7 @@ from instep.paths import TEMPORARY_PREFIX, RelPath, Scope
 from instep.records import (
     UNKNOWN,
     Names,
+    changed_ns,
     encoded,
     identity_only,
     is_directory,
@@ -34,6 +35,7 @@ _KIND, _DIRECTORY = 0o170000, stat.S_IFDIR
 _ENTRY, _TREE = int(Scope.ENTRY), int(Scope.TREE)  # plain numbers: they travel between processes
 _AT_HAND = 64
 """So many directories are walked depth first; what is more is handed out."""
+_NOTHING: Mapping[bytes, bytes] = {}
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 Finding = tuple[bytes, int, bool, bool]
@@ -142,10 +144,13 @@ class Scanner:
         """The source's root directory."""
         return os.fstat(self._source)
 
-    def singles(self, began: Names[int], *, margin_ns: int = 0) -> Names[bytes]:
+    def singles(
+        self, began: Names[int], *, margin_ns: int = 0, known: Mapping[bytes, bytes] = _NOTHING
+    ) -> Names[bytes]:
         """The records of names whose batches began at these times, less a margin.
 
-        UNKNOWN for one that is not there, has changed since, or cannot be looked at.
+        UNKNOWN for one that is not there, has changed since, or cannot be looked at. ``known``: records, by path, that
+        were made while the batch read the name; the directory still has to be there.
         """
         found: Names[bytes] = {}
         for parent, names in began.items():
@@ -155,7 +160,7 @@ class Scanner:
                 found[parent] = dict.fromkeys(names, UNKNOWN)
                 continue
             try:
-                found[parent] = _records(fd, names, margin_ns)
+                found[parent] = _records(fd, parent + b"/" if parent else b"", names, margin_ns, known)
             finally:
                 os.close(fd)
         return found
@@ -191,11 +196,16 @@ class Scanner:
         return b"".join(pieces), below, len(pieces)
 
 
-def _records(directory: int, began: Mapping[bytes, int], margin_ns: int) -> dict[bytes, bytes]:
+def _records(
+    directory: int, prefix: bytes, began: Mapping[bytes, int], margin_ns: int, known: Mapping[bytes, bytes]
+) -> dict[bytes, bytes]:
     """``Scanner.singles`` for the names of one directory."""
     found: dict[bytes, bytes] = {}
     stat_of = os.stat
     for name, began_ns in began.items():
+        if known and (one := known.get(prefix + name)) is not None and changed_ns(one) < began_ns - margin_ns:
+            found[name] = one
+            continue
         try:
             info = stat_of(name or b".", dir_fd=directory, follow_symlinks=False)
         except OSError:

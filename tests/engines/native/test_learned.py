@@ -12,6 +12,7 @@ from instep.core.filters import Filter
 from instep.engines.native import tree
 from instep.index.scan import EVER, Scanner
 from instep.paths import Scope
+from instep.records import record
 from instep.rules import Rule
 from tests.engines.native.rig import Rig, write
 
@@ -59,10 +60,22 @@ def test_it_is_what_a_survey_finds(base: bytes, now: bool) -> None:
         }
 
 
+@pytest.mark.parametrize("path", [b"f", b"g/f"])
+def test_of_a_single_file_it_is_what_was_read(base: bytes, path: bytes) -> None:
+    with Rig(base, learns=True) as rig:
+        os.mkdir(rig.s(b"g"))
+        os.mkdir(rig.d(b"g"))
+        write(rig.s(path))
+        assert rig.bring(path).learned_names == {path: record(os.lstat(rig.s(path)))}
+        assert not rig.bring(path).learned_names  # Nothing was read, for it is there.
+
+
 def test_nobody_asked(base: bytes) -> None:
     with Rig(base) as rig:
         plant(rig)
         assert not rig.bring(b"d", scope=Scope.TREE).learned
+        write(rig.s(b"f"))
+        assert not rig.bring(b"f").learned_names
 
 
 def test_what_was_touched_just_now_is_not_claimed(base: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,8 +35,10 @@ class Two:
     def write(self, data: bytes, **options: int) -> None:
         write(self.source + b"/f", data, **options)
 
-    def bring(self, change: Change, number: int, now_s: float = 1.0) -> int:
-        return express(self.sessions[number], change, now_s, self.last)
+    def bring(self, change: Change, number: int, now_s: float = 1.0) -> int | None:
+        """The bytes copied, if any could be."""
+        info = express(self.sessions[number], change, now_s, self.last)
+        return None if info is None else info.st_size
 
     def holds(self, number: int) -> bytes:
         return read(self.targets[number] + b"/f")
@@ -106,8 +108,8 @@ def test_what_is_there_already_is_left_to_the_long_road(two: Two) -> None:
     change = Change(F)
     assert two.bring(change, 0) == 3
     inode = os.stat(two.targets[0] + b"/f").st_ino
-    assert two.bring(change, 0) == -1
+    assert two.bring(change, 0) is None
     assert os.stat(two.targets[0] + b"/f").st_ino == inode
     os.mkdir(two.targets[1] + b"/f")
-    assert two.bring(change, 1) == -1
+    assert two.bring(change, 1) is None
     assert os.listdir(two.targets[1]) == [b"f"]

@@ -34,6 +34,7 @@ from instep.linux.openat import DIRECTORY
 from instep.logs import fields
 from instep.model import Batch, Change, Deletions, Failure, Landmarks, Outcome, Postponed, Progress
 from instep.paths import ROOT, RelPath, Scope
+from instep.records import record
 from instep.serving import Values
 from instep.spec import MaxDelete
 from instep.workers import Pool, WorkerDied
@@ -181,12 +182,14 @@ class NativeEngine:
         if len(changes) == 1 and self._may_express and not batch.moves:
             change = changes[0]
             if change.content and change.scope is _ENTRY and change.path and change.path not in self._links.paths:
-                count = express(session, change, now_s, self._last_read)
-                if count >= 0:
+                read = express(session, change, now_s, self._last_read)
+                if read is not None:
                     outcome.files = outcome.entries = 1
-                    outcome.bytes_copied = count
+                    outcome.bytes_copied = size = read.st_size
                     self.progress.files += 1
-                    self.progress.bytes_copied += count
+                    self.progress.bytes_copied += size
+                    if self._settings.learns:
+                        outcome.learned_names[change.path] = record(read)
                     return outcome, ()
         until_s = now_s + NOW_S
         limited = self._is_limited(batch)

@@ -33,7 +33,7 @@ class Settings(NamedTuple):
     large_bytes: float = LARGE_BYTES
     bandwidth_bytes_per_s: float = math.inf
     learns: bool = False
-    """Whether somebody wants to know what was read of directories that were brought over whole (``Tally.learned``)."""
+    """Whether somebody wants to know what was read in the source (``Outcome.learned``)."""
     umask: int = 0o022
     """The user's, for modes that are not preserved. The processes that write run with an umask of 0."""
     token: str = ""

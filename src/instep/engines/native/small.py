@@ -132,11 +132,11 @@ def _put(
     return False
 
 
-def express(session: Session, change: Change, now_s: float, last: LastRead | None) -> int:
-    """Bring one changed small file over at once; the bytes copied, or -1 when it has to go the long road.
+def express(session: Session, change: Change, now_s: float, last: LastRead | None) -> os.stat_result | None:
+    """Bring one changed small file over at once; its fstat as it was read, or None when it has to go the long road.
 
-    -1 means that nothing was done, errors included: the long road meets them again and tells them apart. ``now_s``: the
-    monotonic clock. ``last`` is shared by all targets of a mirror; None where there is only one.
+    None means that nothing was done, errors included: the long road meets them again and tells them apart. ``now_s``:
+    the monotonic clock. ``last`` is shared by all targets of a mirror; None where there is only one.
     """
     parent, _, name = change.path.rpartition(b"/")
     read = last if last is not None and last.is_of(change, now_s) else None
@@ -157,38 +157,38 @@ def express(session: Session, change: Change, now_s: float, last: LastRead | Non
         finally:
             os.close(target)
     except OSError:
-        return -1
+        return None
 
 
 def _express(
     session: Session, source: int, target: int, name: bytes, change: Change, now_s: float, last: LastRead | None
-) -> int:
+) -> os.stat_result | None:
     if not is_plain(os.stat(name, dir_fd=source, follow_symlinks=False)):
-        return -1
+        return None
     opened = os.open(name, READ, dir_fd=source)
     try:
         info = os.fstat(opened)
         if not is_plain(info):
-            return -1
+            return None
         data = os.read(opened, info.st_size + 1)
         if not _replace(session, opened, info, data, target, name):
-            return -1
+            return None
         above = os.fstat(source)
         if last is not None and not session.attributes.has_xattrs(opened):
             last.keep(change, now_s, info, above, data)
     finally:
         os.close(opened)
     os.utime(target, ns=(above.st_atime_ns, above.st_mtime_ns))
-    return info.st_size
+    return info
 
 
-def _again(session: Session, target: int, name: bytes, read: LastRead) -> int:
+def _again(session: Session, target: int, name: bytes, read: LastRead) -> os.stat_result | None:
     """``_express`` of what another target of the mirror has just been given."""
     info, above = read.info, read.above
     if not _replace(session, None, info, read.data, target, name):
-        return -1
+        return None
     os.utime(target, ns=(above.st_atime_ns, above.st_mtime_ns))
-    return info.st_size
+    return info
 
 
 def _replace(session: Session, opened: int | None, info: os.stat_result, data: bytes, target: int, name: bytes) -> bool:
