@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,10 @@ CASES: dict[str, str] = {
     "nested targets, other order": "mirror src beside/new beside",
     "nested targets, not there yet": "mirror src beside/new/x beside/new",
     "native for a host": "mirror --engine=native src host:/a",
+    "no directory on the host": "mirror src me@host:",
+    "no directory in the address": "mirror src ssh://me@host:22",
+    "no module": "mirror src host::",
+    "no module in the address": "mirror src rsync://host/",
     "host that is an option": "mirror -- src -oProxyCommand=x:/a",
     "control bytes": "mirror src\x1b[31m\n beside",
     "not text": "mirror src\udcff beside",
@@ -189,23 +194,27 @@ def test_no_rsync(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(spec(place / "src", place / "beside"))
 
 
-def as_nobody(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    program = (
-        "import sys; from instep.frontends.instep.main import main; sys.exit(main(sys.argv[1:], run=lambda *a, **k: 0))"
-    )
-    command = [
-        "setpriv",
-        "--reuid",
-        "65534",
-        "--regid",
-        "65534",
-        "--clear-groups",
-        sys.executable,
-        "-c",
-        program,
-        *words,
-    ]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+AS_NOBODY = """
+import contextlib, io, json, sys
+from instep.frontends.instep.main import main
+answers = []
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
+        status = main(words, run=lambda *a, **k: 0)
+    answers.append((status, said.getvalue()))
+print(json.dumps(answers))
+"""
+
+
+def as_nobody(*commands: Sequence[str], cwd: Path) -> list[tuple[int, str]]:
+    """Of each command the exit status, and what it says on standard error.
+
+    Raises:
+        subprocess.CalledProcessError: nobody else may run this Python, or a command raised what it should not.
+    """
+    words = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", sys.executable, "-c", AS_NOBODY]
+    done = subprocess.run([*words, json.dumps(commands)], cwd=cwd, capture_output=True, text=True, check=True)
+    return [(status, said) for status, said in json.loads(done.stdout)]
 
 
 @pytest.mark.root
@@ -217,22 +226,27 @@ def test_rights_are_checked(place: Path) -> None:
                 parent.chmod(0o755)
             else:
                 pytest.skip(f"nobody else may enter {parent}")
-    if as_nobody("--version", cwd=place).returncode:
+    try:
+        as_nobody(["--version"], cwd=place)
+    except subprocess.CalledProcessError:
         pytest.skip("nobody else may run this Python")
     closed = place / "closed"
     closed.mkdir(mode=0o700)
-    for words, code in (
-        (("closed", "beside"), "unreadable-source"),
-        (("src", "other"), "target-not-writable"),
-        (("src", "newly"), "target-not-writable"),
-        (("closed/below", "beside"), "unreadable-source"),
-        (("src", "closed/below"), "target-unusable"),
-    ):
-        done = as_nobody("mirror", *words, cwd=place)
-        assert done.returncode == 2
-        assert f"error[{code}]" in done.stderr, done.stderr
-        assert "Permission denied" in done.stderr
-    assert as_nobody("mirror", "--dry-run", "src", "other", cwd=place).returncode == 0
+    cases = {
+        ("closed", "beside"): "unreadable-source",
+        ("src", "other"): "target-not-writable",
+        ("src", "newly"): "target-not-writable",
+        ("closed/below", "beside"): "unreadable-source",
+        ("src", "closed/below"): "target-unusable",
+    }
+    *refused, dry = as_nobody(
+        *(["mirror", *words] for words in cases), ["mirror", "--dry-run", "src", "other"], cwd=place
+    )
+    for (status, said), code in zip(refused, cases.values(), strict=True):
+        assert status == 2
+        assert f"error[{code}]" in said, said
+        assert "Permission denied" in said
+    assert dry[0] == 0
 
 
 @pytest.fixture

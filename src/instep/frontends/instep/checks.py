@@ -23,6 +23,7 @@ from instep.spec import EngineName, MirrorSpec, TargetSpec
 Identity = tuple[int, int]
 
 _HYPHEN_HOST = re.compile(rb"(?:ssh://)?(?:[^@/:]*@)?-")
+_MODULE = re.compile(rb"rsync://[^/]+/+[^/]|[^/]*[^:/]::[^:/]")
 
 
 def check(spec: MirrorSpec) -> None:
@@ -60,6 +61,12 @@ def check_targets(spec: MirrorSpec) -> None:
             # rsync hands the host on to ssh, which would read an option, and some options run programs.
             raise TargetError(
                 "bad-target", f"the target {name} begins with a hyphen", fix="write ./ before a local name"
+            )
+        if target.is_daemon and not _MODULE.match(target.address):
+            raise TargetError(
+                "bad-target",
+                f"the target {name} names no module of the rsync daemon",
+                fix="write host::module/path or rsync://host/module/path",
             )
         _engine(target)
     if spec.password_file:

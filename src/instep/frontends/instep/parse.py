@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +17,7 @@ from instep.rules import Preserve
 from instep.spec import EngineName, InitialSync, MirrorSpec, MonitorName, Pace, RuleSource, TargetSpec
 
 _USAGE = "mirror [OPTION...] SOURCE TARGET [TARGET...]"
+_HOST_ALONE = re.compile(r"[^/:]+:|ssh://[^/]+(?:/~/?)?")
 
 
 @dataclass(slots=True)
@@ -172,6 +174,14 @@ def _places(words: Sequence[str], usage: str) -> Sequence[str]:
         raise UsageError("no-target", f"no target was given for {escaped(words[0])}", fix=fix)
     if "" in words:
         raise UsageError("empty-path", "a source or target is empty", fix="write . for the current directory")
+    for word in words[1:]:
+        if _HOST_ALONE.fullmatch(word):
+            # To rsync that is the home directory. Whoever forgot the rest would lose all that is in there.
+            raise UsageError(
+                "bad-target",
+                f"the target {escaped(word)} names a host, and no directory on it",
+                fix="write host:/path or ssh://host/path; the home directory there is host:. or ssh://host/~/.",
+            )
     return words
 
 
