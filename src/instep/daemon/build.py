@@ -202,6 +202,7 @@ def _remote_settings(built: Ground, target: TargetSpec) -> RemoteSettings:
         large_bytes=spec.pace.big_bytes,
         bandwidth_bytes_per_s=spec.bandwidth_bytes_per_s,
         umask=built.umask,
+        learns=bool(spec.state_dir),
     )
 
 

@@ -74,12 +74,13 @@ def test_a_move_is_a_rename(rig: Rig) -> None:
 
 
 def test_hard_links_are_kept(rig: Rig) -> None:
+    os.mkdir(rig.s(b"a"))
     os.mkdir(rig.s(b"d"))
-    write(rig.s(b"a"), b"x" * 100)
-    os.link(rig.s(b"a"), rig.s(b"d/b"))
+    write(rig.s(b"a/a"), b"x" * 100)
+    os.link(rig.s(b"a/a"), rig.s(b"d/b"))
     rig.clean(rig.tree())
-    assert os.stat(rig.d(b"a")).st_ino == os.stat(rig.d(b"d/b")).st_ino
-    os.link(rig.s(b"a"), rig.s(b"c"))
+    assert os.stat(rig.d(b"a/a")).st_ino == os.stat(rig.d(b"d/b")).st_ino
+    os.link(rig.s(b"a/a"), rig.s(b"c"))
     rig.clean(rig.bring(b"c"))
     with open(rig.s(b"c"), "ab") as file:
         file.write(b"more")

@@ -14,6 +14,7 @@ from instep.engines.remote.names import READ, is_plain, read_whole
 from instep.engines.remote.request import Frame, Item, Sent, Task
 from instep.engines.remote.session import Session
 from instep.model import Change
+from instep.records import record
 
 
 def express(session: Session, change: Change, contents: Contents | None) -> Frame | None:
@@ -52,7 +53,8 @@ def _express(
     item = Item(Task.NAME, change.path, change.content)
     frame = Frame()
     frame.enter(parent, item)
-    frame.add(Sent(agent.PUT, change.path, item, len(data)), name, session.owned(head), data)
+    known = record(info) if session.settings.learns else b""
+    frame.add(Sent(agent.PUT, change.path, item, len(data), record=known), name, session.owned(head), data)
     if change.content:
         head = session.attributes(os.fstat(directory), session.xattrs(directory))
         frame.add(Sent(agent.SELF, parent, Item(Task.ATTRIBUTES, parent)), b"", head)

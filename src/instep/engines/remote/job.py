@@ -13,13 +13,14 @@ import os
 import stat
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 
 from instep.core.filters import Filter
 from instep.engines.remote import agent
 from instep.engines.remote.connection import Connection, Reply
 from instep.engines.remote.contents import Contents
+from instep.engines.remote.learned import LEARNED_BYTES_MAX
 from instep.engines.remote.names import Large, Linked
 from instep.engines.remote.pace import Pace
 from instep.engines.remote.request import Frame, Item, Sent, Task
@@ -29,7 +30,7 @@ from instep.errors import TargetAway
 from instep.linux.openat import open_directory
 from instep.logs import fields
 from instep.model import Batch, Change, Deletions, Failure, Outcome, Postponed, Progress
-from instep.paths import RelPath, Scope
+from instep.paths import Learned, RelPath, Scope
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class Job:
         self._moves: list[tuple[RelPath, Change]] = []
         self._mended: dict[bytes, int] = {}
         self._sent = 0
+        self._learned_bytes = 0
         items = []
         for change in batch.changes:
             old = batch.moves.get(change.path) if batch.moves else None
@@ -234,6 +236,8 @@ class Job:
                 await self._exception(sent, status, payload, reply.parts.get(index))
                 continue
             if code == agent.PUT:
+                if sent.record:
+                    outcome.learned_names[sent.path] = sent.record
                 if payload:
                     continue  # It had this content already.
                 files += 1
@@ -250,6 +254,7 @@ class Job:
                 continue
             elif code == agent.CHECK:
                 self.kept += sent.size
+                self._learn(sent.learned)
                 if sent.below and sent.item.task is not Task.CHECK_ENTRIES:
                     self.producer.check_below(sent.path, sent.below)
                 continue
@@ -283,12 +288,22 @@ class Job:
         if not payload:
             self.kept += sent.size  # Else some are counted where they are looked at by themselves.
         producer.doubt = max(0, producer.doubt - 1)
+        open_: set[bytes] = set()
         for (number,) in struct.iter_unpack("<H", payload):
             if number >= len(sent.below):
                 raise TargetAway("the agent answered what it was not asked")
             # Its files may have been changed after the copies were made.
+            open_.add(sent.below[number])
             work.append(Item(Task.CHECK_ENTRIES, sent.below[number], content=False))
+        self._learn(one for one in sent.learned if one[0] not in open_)
         self._compare_below(sent.rest)
+
+    def _learn(self, learned: Iterable[Learned]) -> None:
+        """Of these directories the target holds just what was read."""
+        for one in learned:
+            if self._learned_bytes < LEARNED_BYTES_MAX:
+                self._learned_bytes += len(one[2])
+                self.outcome.learned.append(one)
 
     def _unequal_below(self, sent: Sent) -> None:
         """Something in them differs: each by itself, as far as it was begun, and the others as before."""

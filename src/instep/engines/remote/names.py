@@ -155,7 +155,7 @@ class Names:
         kind = stat.S_IFMT(mode)
         if kind == stat.S_IFREG:
             self.file(item, directory, parent, name, info)
-            if item.content:
+            if item.content or self.take_links:  # The first name of several may be new there.
                 self.found.touched[parent] = None
         elif kind == stat.S_IFDIR:
             if self.planned("make ", item.path):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from instep.engines.remote import agent
+from instep.paths import Learned
 
 FRAME_BYTES = 256 << 10
 FRAME_OPERATIONS = 128
@@ -66,6 +67,10 @@ class Sent(NamedTuple):
     """CHECK: the directories in it. BELOW: the paths of those that are compared."""
     rest: tuple[bytes, ...] = ()
     """BELOW: the paths of those that are next."""
+    learned: tuple[Learned, ...] = ()
+    """CHECK, BELOW: what is known of these directories, should they be equal."""
+    record: bytes = b""
+    """PUT: what is remembered of the file, once the target has it."""
 
 
 class Frame:

@@ -39,6 +39,8 @@ class Settings:
     large_bytes: float = LARGE_BYTES
     bandwidth_bytes_per_s: float = math.inf
     umask: int = 0o022
+    learns: bool = False
+    """Whether somebody wants to know what was read in the source (``Outcome.learned``)."""
 
     @property
     def keep(self) -> int:

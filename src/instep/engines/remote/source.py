@@ -11,16 +11,19 @@ import os
 import stat
 import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 
 from instep.core.reconcile import Step, step
 from instep.engines.remote import agent
 from instep.engines.remote.contents import Contents
+from instep.engines.remote.learned import page
 from instep.engines.remote.names import VANISHED, Found, Linked, Names
 from instep.engines.remote.request import Frame, Item, Sent, Task
 from instep.engines.remote.session import Session, join
 from instep.linux.libc import libc
+from instep.paths import Learned
 
 FEW = 64
 """Up to so many names the source is read in the loop's thread."""
@@ -241,9 +244,12 @@ class Producer:
                 return
             rest: tuple[bytes, ...] = ()
             below: tuple[bytes, ...] = ()
+            learned: tuple[Learned, ...] = ()
             entries = 0
             if not item.content:
+                began_ns = time.time_ns()
                 found = self._survey(fd, item.path)
+                learned = self._learned(item.path, began_ns, found)
                 rest = (
                     found.digest,
                     (found.newest_ns + session.far.ahead_ns).to_bytes(8, "little", signed=True),
@@ -252,7 +258,8 @@ class Producer:
                 entries = len(found.infos)
                 if session.settings.preserve.hard_links:
                     self._note_links(item.path, found)
-            self.names.frame.add(Sent(agent.CHECK, item.path, item, entries, below=below), item.path, *rest)
+            sent = Sent(agent.CHECK, item.path, item, entries, below=below, learned=learned)
+            self.names.frame.add(sent, item.path, *rest)
         except OSError as error:
             self.names.failed(item.path, error, "cannot read the source directory")
         finally:
@@ -274,7 +281,9 @@ class Producer:
         digests: list[bytes] = []
         newest: list[int] = []
         paths: list[bytes] = []
+        learned: list[Learned] = []
         entries = 0
+        began_ns = time.time_ns()
         todo = [join(item.path, name) for name in reversed(item.names)]
         while todo and len(paths) < BELOW_AT_ONCE and entries < BELOW_ENTRIES:
             path = todo.pop()
@@ -290,6 +299,7 @@ class Producer:
                 return
             if session.settings.preserve.hard_links:
                 self._note_links(path, found)
+            learned += self._learned(path, began_ns, found)
             paths.append(path)
             digests.append(found.digest)
             newest.append(found.newest_ns + session.far.ahead_ns)
@@ -298,7 +308,7 @@ class Producer:
         self.names.found.directories += len(paths)
         names = b"\0".join(item.names)
         head = agent.BELOW_HEAD.pack(len(names), len(paths)) + names + agent.digest_of(digests)
-        sent = Sent(agent.BELOW, item.path, item, entries, below=tuple(paths), rest=tuple(todo))
+        sent = Sent(agent.BELOW, item.path, item, entries, below=tuple(paths), rest=tuple(todo), learned=tuple(learned))
         self.names.frame.add(sent, item.path, head, struct.pack(f"<{len(newest)}q", *newest))
         self.names.frame.is_weighty = True
         yield
@@ -310,6 +320,11 @@ class Producer:
                 self.names.found.linked.append(
                     Linked(join(path, os.fsencode(name)), inode, info.st_nlink, content=False)
                 )
+
+    def _learned(self, path: bytes, began_ns: int, found: agent.Survey) -> tuple[Learned, ...]:
+        settings = self.names.session.settings
+        one = page(path, began_ns, found.infos, hard_links=settings.preserve.hard_links) if settings.learns else None
+        return () if one is None else (one,)
 
     def _survey(self, fd: int, path: bytes) -> agent.Survey:
         found = survey(self.names.session, fd, path)
