@@ -328,6 +328,8 @@ class ProgramEnd(NamedTuple):
     signal: int = 0
     trouble: str = ""
     """Why it could not be started."""
+    errno: int = 0
+    """The same as the kernel has it, where it was the kernel that did not start it."""
     output: bytes = b""
     timed_out: bool = False
     failed: tuple[RelPath, ...] = ()

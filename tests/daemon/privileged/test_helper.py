@@ -110,7 +110,7 @@ def test_programs_are_run_by_the_helper_with_its_rights(watched: Path, open_dire
             )
             print(end.status, end.trouble, os.listdir(lists))
             end = await client(Program((b"/no/such",)), umask=0)
-            print(end.status, end.trouble)
+            print(end.status, end.errno, end.trouble)
             stops = []
             running = asyncio.ensure_future(client(Program((b"sleep", b"1000")), umask=0, started=stops.append))
             await asyncio.sleep(0)
@@ -121,7 +121,7 @@ def test_programs_are_run_by_the_helper_with_its_rights(watched: Path, open_dire
         served(watched, main)
     """
     out = run(script, watched, open_directory)
-    assert out == ["7  [b'out']", "127 No such file or directory", "2", "15 True"]
+    assert out == ["7  [b'out']", "127 2 No such file or directory", "2", "15 True"]
     assert (open_directory / "out").read_text() == f"0 running {watched} 0027 the list\n"
 
 

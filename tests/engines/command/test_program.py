@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -55,10 +56,12 @@ def test_a_signal_is_told_from_an_exit() -> None:
     assert (end.status, end.signal) == (137, 9)
 
 
-@pytest.mark.parametrize("words", [(b"/no/such",), (b"a\0b",), (b"/etc/passwd",)])
-def test_what_cannot_be_started(words: tuple[bytes, ...]) -> None:
+@pytest.mark.parametrize(
+    ("words", "number"), [((b"/no/such",), errno.ENOENT), ((b"a\0b",), 0), ((b"/etc/passwd",), errno.EACCES)]
+)
+def test_what_cannot_be_started(words: tuple[bytes, ...], number: int) -> None:
     end = ended(Program(words))
-    assert (end.status, end.trouble != "") == (127, True)
+    assert (end.status, end.errno, end.trouble != "") == (127, number, True)
 
 
 def test_a_program_that_takes_too_long_is_ended_with_its_children(

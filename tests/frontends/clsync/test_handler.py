@@ -133,8 +133,8 @@ def failing(times: int, end: ProgramEnd) -> Any:
     [
         (ProgramEnd(23), 23),
         (ProgramEnd(137, signal=9), 137),
-        (ProgramEnd(127, trouble="No such file or directory"), 2),
-        (ProgramEnd(127, trouble="Permission denied"), 13),
+        (ProgramEnd(127, trouble="No such file or directory", errno=2), 2),
+        (ProgramEnd(127, trouble="Permission denied", errno=13), 13),
         (ProgramEnd(127, trouble="cannot make its list: No space left on device"), 127),
         (ProgramEnd(143, signal=15, timed_out=True), 62),
     ],

@@ -193,10 +193,11 @@ class PrivilegedClient:
         try:
             while True:
                 (length,) = protocol.LENGTH.unpack(await reader.readexactly(protocol.LENGTH.size))
-                number, status, by_signal, trouble, timed_out = protocol.decode(await reader.readexactly(length))
+                number, *told = protocol.decode(await reader.readexactly(length))
                 end = self._ends.get(number)
                 if end is not None and not end.done():
-                    end.set_result(ProgramEnd(status, by_signal, trouble, timed_out=timed_out))
+                    status, by_signal, trouble, refused, timed_out = told
+                    end.set_result(ProgramEnd(status, by_signal, trouble, refused, timed_out=timed_out))
         except (asyncio.IncompleteReadError, OSError):
             pass
         for end in self._ends.values():

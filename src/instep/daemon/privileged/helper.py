@@ -248,7 +248,7 @@ class Helper:
             end = ProgramEnd(CANNOT_START, trouble=f"{type(error).__name__}: {error}")
         self._running.pop(request.number, None)
         assert self._to_daemon is not None
-        told = (request.number, end.status, end.signal, end.trouble, end.timed_out)
+        told = (request.number, end.status, end.signal, end.trouble, end.errno, end.timed_out)
         self._to_daemon.write(protocol.frame(protocol.encode(told)))
 
     async def _end_programs(self) -> None:

@@ -85,16 +85,17 @@ def begin(
             process = start() if launcher is None else launcher.call(start)  # vfork and exec: 1 ms
     except (OSError, ValueError) as error:
         # ValueError: a word with a NUL in it.
-        return _never_began(files, getattr(error, "strerror", None) or str(error))
+        number = error.errno or 0 if isinstance(error, OSError) else 0
+        return _never_began(files, getattr(error, "strerror", None) or str(error), number)
     interrupt = functools.partial(_interrupt, process, launcher)
     if started is not None:
         started(interrupt)
     return _end(program, process, files, keep, interrupt)
 
 
-async def _never_began(files: contextlib.ExitStack, trouble: str) -> ProgramEnd:
+async def _never_began(files: contextlib.ExitStack, trouble: str, number: int = 0) -> ProgramEnd:
     files.close()
-    return ProgramEnd(CANNOT_START, trouble=trouble)
+    return ProgramEnd(CANNOT_START, trouble=trouble, errno=number)
 
 
 async def _end(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import enum
 import errno
 import math
-import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -49,8 +48,6 @@ TIMED_OUT: Final = 62
 SINGLE_FAILED: Final = 255
 PARTIAL: Final = 24
 """rsync: files vanished while it looked."""
-_ERRNO: Final = {os.strerror(number): number for number in errno.errorcode}
-"""The exit status after what cannot be started is the errno, of which only the words are told."""
 _ENDS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 
 
@@ -535,7 +532,7 @@ class ClsyncHandler:
             f"The handler failed: {what} ({attempt}). Giving up: see --retries, --ignore-exitcode, --ignore-failures."
         )
         single = self._runs.tells_singly and not run.entries[0].absolute
-        status = _ERRNO.get(end.trouble, end.status) & 0xFF or 1
+        status = (end.errno or end.status) & 0xFF or 1
         self.exit_status = TIMED_OUT if end.timed_out else SINGLE_FAILED if single else status
 
     def _cannot_list(self, entries: list[Entry], error: OSError) -> None:
