@@ -33,7 +33,7 @@ from instep.spec import InitialSync, MirrorSpec, MonitorName, Rounds
 
 log = logging.getLogger(__name__)
 
-READS_PER_TURN_MAX = 8
+READS_PER_TURN_MAX = 4
 FLOOD_WAKES = 16
 FLOOD_S = 0.01
 """So many wake-ups in so short a time are a flood of events. Guessed."""
