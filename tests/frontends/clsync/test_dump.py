@@ -70,10 +70,10 @@ def test_all_of_it(tmp_path: Path) -> None:
 @pytest.mark.skipif(CLSYNC is None, reason="needs clsync")
 def test_as_clsync_writes_it(tmp_path: Path) -> None:
     with running_clsync() as (socket, _), Client(socket, timeout_s=60) as clsync:
-        (socket.parent / "w/a b").write_text("")
         numbers = itertools.count()
 
         def dumped() -> bool:
+            (socket.parent / "w/a b").write_text("")  # Once more: it may not watch yet.
             clsync.dump(socket.parent / f"dump{next(numbers)}")
             return True
 

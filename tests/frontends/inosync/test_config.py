@@ -27,6 +27,14 @@ def read(text: str) -> dict[str, object]:
         ('p = ("/a", "/b")', {"p": ["/a", "/b"]}),
         ('p = "%s:%s 100%%" % ("h", 22)', {"p": "h:22 100%"}),
         ("x = None\npass", {"x": None}),
+        # Python 2's; what only looks like it, in texts and comments, stays as it is.
+        ("a = 0644\nb = [10L, 0xffL, -0l, 00, 007L]", {"a": 420, "b": [10, 255, 0, 0, 7]}),
+        (
+            r'''a = ur"\d 0644"; b = ['010 \' 7L', """5L
+          " 011"""]  # 0644 isn't''',
+            {"a": "\\d 0644", "b": ["010 ' 7L", '5L\n          " 011']},
+        ),
+        ("a0644 = 1.5e3; b = 01 + 0.5; c = b'x'", {"a0644": 1500.0, "b": 1.5, "c": "x"}),
         ('# -*- coding: latin-1 -*-\np = "\xe9"'.encode("latin-1").decode("latin-1"), None),
     ],
 )
@@ -41,10 +49,10 @@ def test_plain_assignments_are_read(text: str, values: dict[str, object] | None)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("\nprint 'x'", "f.py:2: not the syntax of Python 3"),
-        ("x = 0644", "f.py:1: not the syntax of Python 3"),
-        ("x = `y`", "f.py:1: not the syntax of Python 3"),
-        ("try:\n  x = 1\nexcept E, e:\n  pass", "not the syntax of Python 3"),
+        ("\nprint 'x'", "f.py:2: not the syntax of Python: "),
+        ("x = 0644\ny = 089", "f.py:2: not the syntax of Python: "),
+        ("x = `y`", "f.py:1: not the syntax of Python: "),
+        ("try:\n  x = 1\nexcept E, e:\n  pass", "not the syntax of Python: "),
         ("import os", "f.py:1: more than an assignment"),
         ("x = 1\nfor i in []: pass", "f.py:2: more than an assignment"),
         ('x = open("/etc/passwd").read()', "f.py:1: .* is more than a plain value"),
@@ -89,6 +97,9 @@ def test_the_older_form(watched: dict[str, object], tmp_path: Path) -> None:
         ({"emask": ["IN_BOGUS"]}, "invalid inotify event: IN_BOGUS"),
         ({"edelay": -1}, "event delay needs to be greater or equal to 0"),
         ({"edelay": "soon"}, "edelay must be a number"),
+        ({"rspeed": float("inf")}, "rspeed must be a number"),
+        ({"logfile": "a\0b"}, "logfile holds a character that no file's name can have"),
+        ({"rnodes": ["\ud800"]}, "rnodes holds a character that no file's name can have"),
         ({"rsync": "rsync"}, "rsync path needs to be absolute"),
         ({"rsync": "/no/rsync"}, "rsync binary does not exist: /no/rsync"),
         ({"rexcludes": [["a"], ["b"]]}, "rexcludes must be one list of patterns, or one list for each"),

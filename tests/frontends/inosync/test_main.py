@@ -129,9 +129,9 @@ def test_several_paths_follow_though_a_node_is_away(site: Path, running: list[in
     (site / "mail/letter").rename(site / "mail/old")
     wait_until(equal, "the changes")
     assert not (site / "node1/mail/draft.tmp").exists()
+    wait_until(lambda: "target-away" in (site / "log").read_text(), "a word of the node that is away")
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
-    assert "target-away" in (site / "log").read_text(), "the node that is away is spoken of"
 
 
 def test_in_the_background(site: Path, running: list[int]) -> None:

@@ -72,6 +72,7 @@ class Desk:
         for path in (self.src, self.dst, self.record):
             path.mkdir(parents=True)
         self.handler = self.program("handler", then)
+        self._read: list[Told] = []
         self.sh(tree)
 
     def program(self, name: str, then: str = "") -> Path:
@@ -90,9 +91,10 @@ class Desk:
     def told(self) -> list[Told]:
         """The runs that the handler has written down, in the order of their ends."""
         order = self.record / "order"
-        if not order.exists():
-            return []
-        return [self._told(number) for number in order.read_text().split("\n")[:-1]]
+        if order.exists():
+            numbers = order.read_text().split("\n")[:-1]
+            self._read += [self._told(number) for number in numbers[len(self._read) :]]
+        return self._read.copy()
 
     def _told(self, number: str) -> Told:
         status, iteration, *words = (self.record / f"{number}.run").read_bytes().split(b"\0")[:-1]
@@ -192,6 +194,24 @@ class Clsync:
 
         self.wait(there, f"{text!r} told")
         return found
+
+    def left(self) -> list[int]:
+        """Everything with its environment that lives: itself, and what it started."""
+        found = []
+        mark = f"TMPDIR={self._lists}".encode()
+        for path in Path("/proc").iterdir():
+            if path.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if mark in (path / "environ").read_bytes().split(b"\0"):
+                        found.append(int(path.name))
+        return found
+
+    @contextlib.contextmanager
+    def asleep(self) -> Iterator[None]:
+        """It sees what happens meanwhile in one piece, however slow we are."""
+        self.process.send_signal(signal.SIGSTOP)
+        yield
+        self.process.send_signal(signal.SIGCONT)
 
     def watches(self) -> int:
         """How many directories it watches."""

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tests.system.clsync.programs import RECORDER
@@ -86,6 +86,13 @@ class Kitchen:
             )
         self._started.append(process)
         return process
+
+    @contextlib.contextmanager
+    def asleep(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
+        """It sees what happens meanwhile in one piece, however slow we are."""
+        os.killpg(process.pid, signal.SIGSTOP)
+        yield
+        os.killpg(process.pid, signal.SIGCONT)
 
     def run(self, recipe: str, **more: object) -> int:
         """Cook to the end; the exit status."""

@@ -149,9 +149,11 @@ def test_the_old_root_is_gone(start: Start, desk: Desk, how: str) -> None:
     process = start(f"-Msimple -W@/src -S /nothing --chroot @/root --pivot-root={how} {options}")
     there = Path(f"/proc/{process.process.pid}/root")
     top = desk.src.parts[1]
-    process.wait(lambda: os.listdir(there) == [top], "the other root")
-    mounts = [line.split()[1] for line in Path(f"/proc/{process.process.pid}/mounts").read_text().splitlines()]
-    assert mounts == ["/"]
+
+    def mounts() -> list[str]:
+        return [line.split()[1] for line in Path(f"/proc/{process.process.pid}/mounts").read_text().splitlines()]
+
+    process.wait(lambda: os.listdir(there) == [top] and mounts() == ["/"], "the other root, and none beside it")
     if how == "auto":
         (there / top / "made").touch()
     else:
@@ -227,8 +229,11 @@ def test_words_that_were_not_configured_are_refused(start: Start, desk: Desk, op
 @pytest.mark.parametrize("is_permitted", [True, False])
 def test_further_hooks_have_to_be_permitted(start: Start, desk: Desk, is_permitted: bool) -> None:
     desk.program("hook")
-    process = start(f"{CHECKED} --add-permitted-hook-files={'@/hook' if is_permitted else '/other'}")
-    process.runs(1)
+    process = start(
+        f"{CHECKED} --status-file=@/status --add-permitted-hook-files={'@/hook' if is_permitted else '/other'}"
+    )
+    # A run that is under way at the end would be told again.
+    process.wait(lambda: (desk.top / "status").read_text() == "running", "the end of the initial sync")
     with Client(desk.top / "socket", timeout_s=60.0) as client:
         client.set("exit-hook", bytes(desk.top / "hook"))
     process.process.send_signal(signal.SIGTERM)

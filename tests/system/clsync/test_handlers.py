@@ -10,9 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.system.clsync.programs import OURS, THEIRS, Desk, is_installed, running
-from tests.system.clsync.scenarios import AT_ONCE
 
-TRIES = 3
+TRIES = 5
 """For the original alone: it crashes now and then."""
 DIRECT = "-Mdirect -D@/dst"
 Play = Callable[[Desk, Sequence[str]], object]
@@ -33,7 +32,7 @@ def side_by_side(top: Path, plays: Mapping[str, Play]) -> dict[str, list[object]
         raise AssertionError
 
     programs = [OURS, *([THEIRS] if is_installed() else [])]
-    with ThreadPoolExecutor(2 * AT_ONCE) as pool:
+    with ThreadPoolExecutor(len(plays) * len(programs)) as pool:
         found = {
             name: [pool.submit(one, number, play, program) for program in programs]
             for number, (name, play) in enumerate(plays.items())

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import lives
 from tests.system.clsync.conftest import Start
 from tests.system.clsync.programs import CTL, Clsync, Desk
 from tests.system.daemon_process import wait_until
@@ -91,9 +92,9 @@ def test_in_the_background(start: Start, desk: Desk) -> None:
         desk.sh("echo 1 > a")
         wait_until(lambda: any("a" in run.words for run in desk.told()[1:]), "a run")
         os.kill(number, signal.SIGTERM)
-        wait_until(lambda: not Path(f"/proc/{number}").exists(), "its end")
+        wait_until(lambda: not lives(number), "its end")
     finally:
-        if Path(f"/proc/{number}").exists():
+        if lives(number):
             os.kill(number, signal.SIGKILL)
 
 
@@ -141,15 +142,9 @@ def test_lists_in_the_watched_directory_stay_there(start: Start, desk: Desk, mod
     has_state(process, "running")
     assert list((desk.src / "lists").glob(".clsync-*"))
     desk.sh("mkdir n; touch n/f")
-    process.wait((desk.dst / "n/f").exists, "a new directory")
-    assert sorted(path.name for path in desk.dst.rglob("*")) == [
-        "a",
-        "b",
-        "d",
-        "f",
-        *([] if made else ["lists", "mine"]),
-        "n",
-    ]
+    expected = ["a", "b", "d", "f", *([] if made else ["lists", "mine"]), "n"]
+    # There may be a temporary file for a moment.
+    process.wait(lambda: sorted(path.name for path in desk.dst.rglob("*")) == expected, "a new directory")
 
 
 # ---- signals ----
@@ -200,14 +195,12 @@ def test_rules_are_read_again(start: Start, desk: Desk) -> None:
 
 
 def test_a_handler_is_asked_to_end_and_the_second_time_killed(start: Start, desk: Desk) -> None:
-    desk.program("handler", "trap '' TERM; while :; do sleep 0.1; done")
+    desk.program("handler", "trap '' TERM; : > @/deaf; while :; do sleep 0.1; done")
     process = start(AT_ONCE)
-    process.runs(1)
+    wait_until((desk.top / "deaf").exists, "a handler that does not hear it")
     process.process.send_signal(signal.SIGTERM)
-    began_s = time.monotonic()
     process.process.send_signal(signal.SIGINT)
     assert process.ended() == 0
-    assert time.monotonic() - began_s < 60
 
 
 # ---- when ----
@@ -230,19 +223,20 @@ def test_runs_keep_their_distance(start: Start, desk: Desk) -> None:
     """What is written all the time is told each delay-sync, and what is big later."""
     desk.program("handler", 'date +%s.%N >> "@/times"')
     desk.sh("echo 12345678901234 > big")  # Its size counts when it is told of, so it is there before.
-    process = start(f"{DIRECT} -w2 -t1 -T6 -B10 --skip-initialsync")
+    process = start(f"{DIRECT} -w1 -t1 -T5 -B10 --skip-initialsync")
     process.watching()
+    (desk.src / "small").touch()
     desk.sh("echo 1 >> big")
 
     def big_told() -> bool:
-        desk.sh("echo 1 > small")
+        (desk.src / "small").touch()
         return any("big" in run.words for run in desk.told())
 
     wait_until(big_told, "the big file")
     times_s = [float(line) for line in read(desk.top / "times").split()]
     assert "small" in desk.told()[0].words
     assert "big" not in desk.told()[0].words
-    assert len(times_s) - 1 <= (times_s[-1] - times_s[0]) / 2 + 1
+    assert len(times_s) - 2 <= times_s[-1] - times_s[0], "a second apart; the first may have been late"
 
 
 def test_a_standby_file_holds_everything_up(start: Start, desk: Desk) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.frontends.lsyncd.daemon import contents
+from tests.processes import lives
 from tests.system.clsync.conftest import Start
 from tests.system.clsync.programs import Clsync, Desk
+from tests.system.daemon_process import wait_until
 
 pytestmark = [
     pytest.mark.root,
@@ -98,7 +100,7 @@ def test_with_a_helper_the_process_itself_may_do_nothing(start: Start, desk: Des
     in_step(process, "what changed since")
     process.process.terminate()
     assert process.ended() == 0
-    process.wait(lambda: not Path(f"/proc/{helper}").exists(), "the end of the helper")
+    wait_until(lambda: not lives(helper), "the end of the helper")
 
 
 def test_without_its_helper_it_ends(start: Start, desk: Desk) -> None:
@@ -139,5 +141,6 @@ def test_another_root(start: Start, desk: Desk) -> None:
     inside.mkdir(parents=True)
     (inside / "f").touch()
     process = start("-Msimple -W@/src -S /nothing --chroot @/root --skip-initialsync --ignore-failures")
-    process.wait(lambda: Path(f"/proc/{process.process.pid}/root").resolve() == root, "the other root")
-    assert Path(f"/proc/{process.process.pid}/cwd").resolve() == inside
+    there = Path(f"/proc/{process.process.pid}")
+    process.wait(lambda: (there / "cwd").resolve() == inside, "the watched directory")
+    assert (there / "root").resolve() == root
