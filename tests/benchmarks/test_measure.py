@@ -50,7 +50,7 @@ def test_closing_a_meter_of_a_control_group_kills_what_is_left() -> None:
     if isinstance(meter, ProcessTree):
         process.kill()
     meter.close()
-    assert process.wait(5) == -9
+    assert process.wait(60) == -9
 
 
 def test_a_program_that_fails_is_not_a_figure() -> None:
@@ -67,7 +67,7 @@ def test_arrivals_wake_on_a_renamed_file(tmp_path: Path) -> None:
         (tmp_path / "new").write_bytes(b"content")
         later = threading.Timer(0.05, os.rename, (tmp_path / "new", tmp_path / "name"))
         later.start()
-        assert arrivals.wait(lambda: holds(str(tmp_path / "name"), b"content"), 5) != NEVER
+        assert arrivals.wait(lambda: holds(str(tmp_path / "name"), b"content"), 60) != NEVER
         later.join()
         assert arrivals.wait(lambda: False, 0.05) == NEVER
 

@@ -239,10 +239,10 @@ def test_directory_links_are_not_followed(stage: Stage) -> None:
 def test_deep_tree_moved_while_it_is_made(stage: Stage) -> None:
     stage.start()
     os.mkdir(stage.at(b"d0"))
-    deep = b"/".join(b"s%d" % n for n in range(30))
+    deep = b"/".join(b"s%d" % n for n in range(20))
 
     def make_and_move() -> None:
-        for number in range(20):
+        for number in range(12):
             here = stage.at(b"d%d" % number)
             os.makedirs(here + b"/t%d/" % number + deep)
             write(here + b"/t%d/" % number + deep + b"/file")
@@ -403,7 +403,7 @@ SEEDS_ENV = "INSTEP_MONITOR_SEEDS"
 """``7`` or ``100-200``: the seeds to play instead of the usual ones."""
 
 
-LONG_SEEDS = 150 if os.environ.get("INSTEP_SIZES") == "full" else 15
+LONG_SEEDS = 150 if os.environ.get("INSTEP_SIZES") == "full" else 6
 """The soak plays more."""
 
 

@@ -34,7 +34,7 @@ pytestmark = [
 AT_SYMLINK_FOLLOW = 0x400
 RENAME_EXCHANGE = 2
 EVERYTHING = Report(ROOT, Scope.TREE, content=False)
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 c = ctypes.CDLL(None, use_errno=True)
 
@@ -223,11 +223,11 @@ def test_steady_noise_does_not_wake_every_time(place: Place) -> None:
         for number in range(events):
             os.close(os.open(place.outside + b"/%d" % number, os.O_CREAT | os.O_WRONLY))
 
-    for _ in range(10 * fanotify.NOISE_READS):
+    end_s = time.monotonic() + DEADLINE_S
+    while monitor.wake_s() is None:  # Only readings that follow each other quickly count.
+        assert time.monotonic() < end_s
         noise()
         assert list(monitor.read()) == []
-        if monitor.wake_s() is not None:
-            break
     noise()
     assert monitor.wake_s() == fanotify.NOISE_PAUSE_S
     # Of the descriptors that can wake it, the one of the events; tests that run beside this one mount things.
@@ -596,7 +596,7 @@ def test_mount_that_comes_and_goes(place: Place) -> None:
         place.mount(place.path(b"m"), "-t", "tmpfs", "instep-test")
         wait_readable(monitor)
         assert drain(monitor) == [tree]
-        assert not select.select([monitor.fileno()], [], [], 0)[0]
+        wait_silent(monitor)
         write(place.path(b"m/f"))
         assert drain(monitor) == [Report(RelPath(b"m/f"))]
         # The covered directory still has this path, but nobody sees it.
@@ -923,7 +923,7 @@ def test_nothing_is_missed(place: Place, seed: int, *, overflows: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 300))
+@pytest.mark.parametrize("seed", range(100, 300 if os.environ.get("INSTEP_SIZES") == "full" else 130))
 def test_nothing_is_missed_in_many_rounds(place: Place, seed: int) -> None:
     check_round(place, seed, 800, overflows=seed % 4 == 0)
 

@@ -63,9 +63,9 @@ def test_the_property_test_finds_mutants(tmp_path: Path, mutant: str, monkeypatc
             make = Replaying
     logging.disable(logging.CRITICAL)
     try:
-        for seed in range(0, 60, 3):
+        for seed in range(0, 300, 3):
             if rounds(make, root, range(seed, seed + 3)):
                 return
     finally:
         logging.disable(logging.NOTSET)
-    pytest.fail("60 rounds did not find it")
+    pytest.fail("300 rounds did not find it")

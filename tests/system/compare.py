@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 Entry = tuple[object, ...]
 
 SEEN = "\0links"
+SHOWN = 50
 
 
 def snapshot(root: Path, *, ignore: Sequence[str] = (), directory_times: bool = True) -> dict[str, Entry]:
@@ -66,18 +68,21 @@ def snapshot(root: Path, *, ignore: Sequence[str] = (), directory_times: bool = 
 def differences(
     source: Path, target: Path, *, ignore: Sequence[str] = (), directory_times: bool = True, links: bool = True
 ) -> list[str]:
-    """What is not equal, in words; empty when everything is. Not ``links``: whether names are joined is left out."""
+    """Some of what is not equal, in words; empty when everything is.
+
+    Not ``links``: whether names are joined is left out.
+    """
     try:
         here, there = (snapshot(root, ignore=ignore, directory_times=directory_times) for root in (source, target))
     except OSError as error:
         return [ascii(str(error))]
     if not links:
         here[SEEN] = there[SEEN]
+    unequal = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
     return [
         f"{'hard links' if name == SEEN else ascii(name)}: "
         f"{_short(here.get(name), there.get(name))} != {_short(there.get(name), here.get(name))}"
-        for name in sorted(here.keys() | there.keys())
-        if here.get(name) != there.get(name)
+        for name in unequal[:SHOWN]
     ]
 
 
@@ -85,5 +90,12 @@ def _short(entry: Entry | None, other: Entry | None) -> str:
     if entry is None:
         return "nothing"
     if other is None or len(entry) != len(other):
-        return ascii(entry)[:200]
-    return ascii([mine for mine, theirs in zip(entry, other, strict=True) if mine != theirs])[:300]
+        return ascii([_brief(mine) for mine in entry])[:200]
+    return ascii([_brief(mine) for mine, theirs in zip(entry, other, strict=True) if mine != theirs])[:300]
+
+
+def _brief(value: object) -> object:
+    """A value, but of a long content only what tells it from another: megabytes in words take longer than reading them."""
+    if isinstance(value, bytes) and len(value) > 100:
+        return f"{value[:30]!a}… {len(value)} bytes, CRC {zlib.crc32(value):08x}"
+    return value

@@ -23,16 +23,19 @@ Event = dict[str, object]
 def _holds(done: Callable[[], bool]) -> bool:
     try:
         return done()
-    except FileNotFoundError:
-        return False  # A tree that was looked at changed meanwhile: that is no answer yet.
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+        return False  # A tree, or a process, that was looked at changed meanwhile: that is no answer yet.
 
 
 def wait_until(done: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> float:
     """Wait for a condition; the seconds it took."""
-    began_s = time.monotonic()
+    began_s = asked_s = time.monotonic()
     while not _holds(done):
-        assert time.monotonic() - began_s < deadline_s, f"not within {deadline_s:g} s: {what}"
-        time.sleep(STEP_S)
+        now_s = time.monotonic()
+        assert now_s - began_s < deadline_s, f"not within {deadline_s:g} s: {what}"
+        # Half of the time is left to those who are waited for, however long the answer takes.
+        time.sleep(max(STEP_S, now_s - asked_s))
+        asked_s = time.monotonic()
     return time.monotonic() - began_s
 
 
@@ -121,6 +124,7 @@ class DaemonProcess:
         began_s = time.monotonic()
         pause_s = STEP_S
         while True:
+            asked_s = time.monotonic()
             unequal = differences(source, target, ignore=ignore, links=links)
             took_s = time.monotonic() - began_s
             if not unequal:
@@ -133,7 +137,7 @@ class DaemonProcess:
                 + "\n"
                 + self.text()[-4000:]
             )
-            time.sleep(pause_s)
+            time.sleep(max(pause_s, time.monotonic() - asked_s))
             pause_s = min(0.2, pause_s * 1.3)
 
     # -- the end ------------------------------------------------------------------------------------------------

@@ -6,16 +6,19 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.system.daemon_process import wait_until
+
 DISK_KINDS = ("ext4", "xfs", "btrfs")
-IMAGE_BYTES = 512 << 20
+IMAGE_BYTES = {"ext4": 64 << 20}
+LARGE_BYTES = 512 << 20
 """xfs takes no less than 300 MB, and the image is sparse."""
 
-AT_ONCE = {"ext4": ("-E", "lazy_itable_init=0,lazy_journal_init=0")}
+WORDS = {"ext4": ("-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0")}
 """Nothing is written behind our backs later: a disk that is cut off would grow again, and read as zeros."""
 
 
@@ -38,9 +41,21 @@ class Disks:
             pytest.skip(f"there is no mkfs.{kind}")
         image = self.image(kind)
         with image.open("wb") as file:
-            file.truncate(IMAGE_BYTES)
-        subprocess.run([f"mkfs.{kind}", "-q", *AT_ONCE.get(kind, ()), image], check=True, capture_output=True)
+            file.truncate(IMAGE_BYTES.get(kind, LARGE_BYTES))
+        subprocess.run([f"mkfs.{kind}", "-q", *WORDS.get(kind, ()), image], check=True, capture_output=True)
         return self.mount(self._base / kind, "-o", "loop", str(image))
+
+    def unmount(self, kind: str) -> Path:
+        """Take a disk off, so that its image can be worked on; the image.
+
+        Processes that are just ending keep it busy, and mount namespaces that were made meanwhile keep it mounted.
+        """
+        point, image = self._base / kind, self.image(kind)
+        umount: list[str | Path] = ["umount", point]
+        wait_until(lambda: subprocess.run(umount, check=False, stderr=subprocess.DEVNULL).returncode == 0, "unmounted")
+        losetup: list[str | Path] = ["losetup", "--associated", image]
+        wait_until(lambda: not subprocess.run(losetup, check=True, capture_output=True).stdout, "its loop device gone")
+        return image
 
     def mount(self, point: Path, *arguments: str) -> Path:
         """Mount something; skips where the kernel does not know it or has no loop device left."""
@@ -67,30 +82,26 @@ class Disks:
         return self.overlay() if kind == "overlayfs" else self.disk(kind)
 
     @contextlib.contextmanager
-    def failing(self, kind: str, path: Path, *, read_only: bool) -> Iterator[None]:
-        """Meanwhile nothing can be read from the disk from this file's first block on: EIO.
+    def failing(self, kind: str, paths: Sequence[Path], *, read_only: bool) -> Iterator[Path]:
+        """Meanwhile the one of these files that lies last on the disk, and what is behind it, cannot be read: EIO.
 
         A loop device answers so for what its image has no more. Device-mapper's error target would do the same, but
         is not everywhere; only what the page cache has forgotten is read at all.
         """
-        os.sync()
+        # This disk alone: whatever is written behind a cut, as by a sync of all disks, undoes it.
+        subprocess.run(["sync", "--file-system", self._base / kind], check=True)
         # Whatever is written behind the cut makes the disk longer again, and what was cut off reads as zeros.
         quiet = "remount,ro" if read_only else "remount,commit=300"
         subprocess.run(["mount", "-o", quiet, self._base / kind], check=True)
-        mapped = subprocess.run(["filefrag", "-v", "-b512", path], check=True, capture_output=True, text=True).stdout
-        extent = next(line for line in mapped.splitlines() if line.strip().startswith("0:"))
-        first = int(extent.split(":")[2].split("..")[0]) * 512
+        first, path = max((first_byte(path), path) for path in paths)
         image = self.image(kind)
         with image.open("r+b") as file:
             file.seek(first)
             lost = file.read()
             file.truncate(first)
             try:
-                subprocess.run(["sh", "-c", "echo 3 > /proc/sys/vm/drop_caches"], check=True)
-                with path.open("rb") as broken, contextlib.suppress(OSError):
-                    broken.read()
-                    pytest.fail("it can still be read")
-                yield
+                wait_until(lambda: forgotten(path), f"{path} cannot be read")
+                yield path
             finally:
                 file.seek(first)
                 file.write(lost)
@@ -101,3 +112,20 @@ class Disks:
         """Unmount all."""
         for point in reversed(self._mounted):
             subprocess.run(["umount", "-l", point], check=False, stderr=subprocess.DEVNULL)
+
+
+def first_byte(path: Path) -> int:
+    """Where on its disk a file begins."""
+    mapped = subprocess.run(["filefrag", "-v", "-b512", path], check=True, capture_output=True, text=True).stdout
+    extent = next(line for line in mapped.splitlines() if line.strip().startswith("0:"))
+    return int(extent.split(":")[2].split("..")[0]) * 512
+
+
+def forgotten(path: Path) -> bool:
+    """Whether it cannot be read any more, now that the page cache was told to forget it."""
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+    try:
+        path.read_bytes()
+    except OSError:
+        return True
+    return False

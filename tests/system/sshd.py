@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tests.system.proxy import Proxy
@@ -164,10 +164,12 @@ class Sshd:
         """End it and all its sessions, at once."""
         if self._process is None:
             return
-        sessions = _below(self._process.pid)
-        for pid in (self._process.pid, *sessions):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        known: set[int] = set()
+        # They stand still first: one that is killed may leave another that it has just started, and nobody knows whose.
+        while more := {self._process.pid, *_below(self._process.pid)} - known:
+            known |= more
+            _signal(more, signal.SIGSTOP)
+        _signal(known, signal.SIGKILL)
         self._process.wait()
         self._process = None
 
@@ -291,6 +293,12 @@ def _free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
+
+
+def _signal(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _below(top: int) -> list[int]:

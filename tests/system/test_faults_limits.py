@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from tests.system import small_queue, writers
 from tests.system.conftest import Start
 from tests.system.daemon_process import wait_until
-from tests.system.faults import ENGINES, MEMORY_LIMITS, MONITORS, named, written
+from tests.system.faults import ENGINES, MEMORY_LIMITS, MONITORS, started, written
 
 
 @pytest.mark.root
@@ -23,7 +24,7 @@ def test_a_kernel_queue_of_sixteen(start: Start, source: Path, target: Path, shm
     """It overflows again and again: the rescans keep their distance, and the end is equal."""
     if os.geteuid() != 0:
         pytest.skip("shortening the queue needs root")
-    usual = Path(small_queue.SETTING).read_text()
+    usual = small_queue.usual()
     daemon = start(
         source,
         target,
@@ -48,7 +49,7 @@ def test_a_kernel_queue_of_sixteen(start: Start, source: Path, target: Path, shm
         (Path(here) / "probe").write_text("followed again")
     daemon.wait_equal(source, target, links=engine == "native")
     assert daemon.stop() == 0
-    assert Path(small_queue.SETTING).read_text() == usual
+    assert small_queue.usual() == usual
 
 
 @pytest.mark.parametrize("monitor", ["fanotify", "inotify", "poll"])
@@ -62,15 +63,17 @@ def test_sixty_four_descriptors(start: Start, source: Path, target: Path, monito
     daemon.wait_following()
     for number in range(300):
         written(source / f"d{number % 60}" / f"e{number % 7}" / f"f{number}", "new")
-        if number % 10 == 0:
+        if number % 50 == 0:
             written(source / f"big{number % 3}", "new", 9 << 20)
     daemon.wait_equal(source, target)
     assert daemon.stop() == 0
 
 
-def remove_when_empty(group: Path) -> None:
-    wait_until(lambda: not (group / "cgroup.procs").read_text(), f"end of all in {group}")
-    group.rmdir()
+def removed(group: Path) -> bool:
+    """Whether a control group is gone: its processes end by themselves, and it is busy for a moment after that."""
+    with contextlib.suppress(OSError):
+        group.rmdir()
+    return not group.exists()
 
 
 @pytest.fixture
@@ -89,7 +92,7 @@ def memory_200_mb() -> Iterator[Path]:
                 return
         finally:
             # Fixtures end in turn: by now all that was in it has been killed, or ends by itself.
-            remove_when_empty(group)
+            wait_until(lambda group=group: removed(group), f"end of all in {group}")  # type: ignore[misc]
     pytest.skip("no control group for memory can be made here")
 
 
@@ -108,6 +111,8 @@ def test_two_hundred_megabytes(memory_200_mb: Path, start: Start, source: Path, 
     target = tmp_path / "target"
     enter = f'echo $$ > {memory_200_mb}/cgroup.procs; exec "$@"'
     daemon = start(source, target, f"--engine={engine}", prefix=["sh", "-c", enter, "sh"])
+    if engine == "native":
+        started(daemon, "python")
     daemon.wait_event("following", deadline_s=240)
     assert str(daemon.pid) in (memory_200_mb / "cgroup.procs").read_text().split()
     for number in range(5_000):
@@ -116,5 +121,4 @@ def test_two_hundred_megabytes(memory_200_mb: Path, start: Start, source: Path, 
     daemon.wait_equal(source, target, deadline_s=240)
     assert not daemon.events("worker-died")
     assert not daemon.events("target-away")
-    assert named(daemon, "python") or engine == "rsync"
     assert daemon.stop() == 0

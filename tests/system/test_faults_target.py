@@ -15,7 +15,7 @@ from tests.system.compare import snapshot
 from tests.system.conftest import Start
 from tests.system.daemon_process import DaemonProcess, wait_until
 from tests.system.disks import Disks
-from tests.system.faults import ENGINES, written
+from tests.system.faults import ENGINES, reported_anew, written
 
 Mount = Callable[..., Path]
 
@@ -25,19 +25,13 @@ def fill(root: Path) -> None:
         written(root / f"d{number % 3}" / f"f{number}", "old", 100)
 
 
-def said_and_healed(daemon: DaemonProcess, trouble: set[str], heal: Callable[[], object], better: set[str]) -> None:
-    """Some word of the trouble; the cure; some word of its end."""
-
-    def said(names: set[str]) -> Callable[[], bool]:
-        return lambda: any(event["event"] in names for event in daemon.events())
-
-    wait_until(said(trouble), f"one of {trouble}:\n{daemon.text()}")
-    heal()
-    wait_until(said(better), f"one of {better}")
-
-
 WORSE = {"target-away", "path-failing"}
 BETTER = {"target-back", "path-well-again"}
+
+
+def said(daemon: DaemonProcess, names: set[str]) -> None:
+    """Some word of the trouble, or of its end."""
+    wait_until(lambda: any(event["event"] in names for event in daemon.events()), f"one of {names}")
 
 
 @pytest.mark.root
@@ -51,7 +45,10 @@ def test_read_only(start: Start, source: Path, shm: Path, mounted: Mount, engine
     subprocess.run(["mount", "-o", "remount,ro", mount], check=True)
     written(source / "d0" / "f0", "new", 200)
     (source / "d1" / "f1").unlink()
-    said_and_healed(daemon, WORSE, lambda: subprocess.run(["mount", "-o", "remount,rw", mount], check=True), BETTER)
+    said(daemon, WORSE)
+    subprocess.run(["mount", "-o", "remount,rw", mount], check=True)
+    reported_anew(source / "d0" / "f0", source / "d1" / "f1")
+    said(daemon, BETTER)
     daemon.wait_equal(source, target)
     assert daemon.stop() == 0
 
@@ -74,6 +71,7 @@ def test_an_immutable_directory(start: Start, source: Path, disks: Disks, engine
         wait_until((target / "d1" / "more").exists, "what stands beside it")
     finally:
         subprocess.run(["chattr", "-i", target / "d0"], check=True)
+    reported_anew(*(source / "d0" / name for name in ("f0", "f3", "more")))
     daemon.wait_event("path-well-again")
     daemon.wait_equal(source, target)
     assert daemon.stop() == 0
@@ -104,10 +102,11 @@ def test_bad_sectors(start: Start, source: Path, disks: Disks, engine: str) -> N
     fill(source)
     for number in range(200):
         written(source / "d0" / f"f{number}", "old", 40_000)
-    daemon = start(source, target, f"--engine={engine}")
+    # Without an index, for whose sake the disk would be written to behind the cut.
+    daemon = start(source, target, f"--engine={engine}", "--state-dir=none")
     daemon.wait_following()
     daemon.wait_equal(source, target)
-    with disks.failing("ext4", target / "d0" / "f7", read_only=False):
+    with disks.failing("ext4", [target / "d0" / "f7"], read_only=False):
         # The same size and time: to know whether it is equal the target has to be read, and cannot.
         daemon.tell(signal.SIGSTOP)  # So that it meets all at once.
         info = (source / "d0" / "f7").stat()
@@ -175,6 +174,7 @@ def test_a_name_too_long_for_the_target(start: Start, source: Path, target: Path
     assert "name too long" in str(listed["reason"])
     assert float(str(listed["next_try_s"])) >= 0
     until.unlink()
+    reported_anew(source / "d0" / name)
     daemon.wait_event("path-well-again")
     daemon.wait_equal(source, target)
     assert daemon.stop() == 0
@@ -207,12 +207,13 @@ def test_replaced(start: Start, source: Path, target: Path, shm: Path, engine: s
             target.unlink()
         aside.rename(target)
         daemon.wait_event("target-back", compared_anew=False)
+        daemon.wait_equal(source, target)
     else:
         daemon.wait_event("target-away")
         target.unlink()
         aside.rename(target)
         daemon.wait_event("target-back")
-    daemon.wait_equal(source, target)
+    # It may have been at work behind the link by then: the next change shows it that the name means another directory.
     written(source / "probe", "after")
     daemon.wait_equal(source, target)
     assert daemon.stop() == 0
@@ -257,7 +258,8 @@ def test_a_mount_point_in_the_way_fails_alone(
     written(source / "d1" / "more", "new")
     daemon.wait_equal(source, target, ignore=["d0"])
     assert str(daemon.failing()["path"]).partition("/")[0] == "d0"
-    subprocess.run(["umount", target / "d0"], check=True)
+    subprocess.run(["umount", "-l", target / "d0"], check=True)  # It may be trying just then.
+    reported_anew(source / "d0")
     daemon.wait_event("path-well-again")
     daemon.wait_equal(source, target)
     assert daemon.stop() == 0

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.system import writers
+from tests.system import small_queue, unhurried, writers
 from tests.system.conftest import Start
 from tests.system.daemon_process import DaemonProcess, wait_until
 
@@ -29,9 +30,10 @@ def fill(source: Path) -> None:
             (directory / name).write_text(f"{number} {name}")
 
 
-def run(start: Start, source: Path, target: Path, *options: str) -> DaemonProcess:
+def run(start: Start, source: Path, target: Path, *options: str, commit_s: float = 5.0) -> DaemonProcess:
     """A daemon that is following."""
-    daemon = start("-v", *options, source, target)
+    environment = {"INSTEP_COMMIT_S": str(commit_s)}
+    daemon = start("-v", *options, source, target, program=Path(unhurried.__file__), environment=environment)
     daemon.wait_following()
     return daemon
 
@@ -69,7 +71,7 @@ def test_what_happened_while_it_was_down(
     start: Start, source: Path, target: Path, engine: str, end: signal.Signals
 ) -> None:
     fill(source)
-    daemon = run(start, source, target, f"--engine={engine}")
+    daemon = run(start, source, target, f"--engine={engine}", commit_s=0.2)
     daemon.wait_event("index-written", whole=True)
     if end is signal.SIGTERM:
         assert daemon.stop() == 0
@@ -207,17 +209,22 @@ def test_no_rsync_brings_a_list_when_nothing_changed(start: Start, source: Path,
 
 def test_a_resync_through_the_index_after_lost_events(start: Start, source: Path, target: Path) -> None:
     """While it is stopped more happens than the queue holds; what is in step is not looked at at the target."""
-    queue = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    queue = small_queue.usual()
     if queue > 20_000:
         pytest.skip("the kernel's queue is larger than this test wants to fill")
     fill(source)
-    daemon = run(start, source, target, "--monitor=inotify")
+    daemon = run(start, source, target, "--monitor=inotify", commit_s=0.5)
     daemon.wait_event("index-written", whole=True)
+    (source / "short-lived").mkdir()
+    wait_until((target / "short-lived").is_dir, "what is not in the index yet")
     daemon.tell(signal.SIGSTOP)
+    stopped_s = time.monotonic()
     try:
         for number in range(queue // 2 + 100):  # each makes an event for its creation and one for its end
             os.close(os.open(source / "d0" / f"n{number}", os.O_CREAT | os.O_WRONLY))
         (source / "d1" / "f").write_text("changed as well")
+        (source / "short-lived").rmdir()
+        wait_until(lambda: time.monotonic() > stopped_s + 0.5, "the index is about to be written while events are lost")
     finally:
         daemon.tell(signal.SIGCONT)
     daemon.wait_event("events-lost")

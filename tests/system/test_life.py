@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system import unhurried
 from tests.system.compare import differences, snapshot
 from tests.system.conftest import Start
 from tests.system.daemon_process import wait_until
@@ -37,7 +38,8 @@ def test_stop_brings_over_what_is_pending(
 ) -> None:
     fill(source)
     # Nothing would be due for a minute: only the stop can bring it over.
-    daemon = start(source, target, f"--engine={engine}", "--quiet-time=60", "--hold-time=100", "--initial-sync=none")
+    options = (f"--engine={engine}", "--quiet-time=60", "--hold-time=100", "--initial-sync=none")
+    daemon = start(source, target, *options, program=Path(unhurried.__file__))
     daemon.wait_following()
     for each in range(30):
         (source / f"late{each}").write_bytes(b"late")
@@ -86,7 +88,8 @@ def test_second_signal_ends_at_once(
     start: Start, source: Path, target: Path, number: signal.Signals, status: int
 ) -> None:
     (source / "big").write_bytes(bytes(30 << 20))
-    daemon = start(source, target, "--bwlimit=1M")
+    # There is a minute for the second signal, and the copy takes longer.
+    daemon = start(source, target, "--bwlimit=100K", program=Path(unhurried.__file__))
     wait_until(lambda: target.exists() and any(target.iterdir()), "the copy has begun")
     daemon.tell(number)
     daemon.wait_event("stopping")
@@ -105,7 +108,7 @@ def test_nothing_is_left_running(start: Start, source: Path, target: Path, engin
             ["ps", "-o", "pid=", "-s", str(daemon.pid)], check=False, capture_output=True, text=True
         ).stdout.split()
 
-    wait_until(lambda: not session(), "all its processes gone", 3)
+    wait_until(lambda: not session(), "all its processes gone", STOPPED_S)
 
 
 # -- one run only ------------------------------------------------------------------------------------------------------
@@ -134,13 +137,13 @@ def test_once_ends_with_1_when_a_path_fails(start: Start, source: Path, target: 
     subprocess.run(["mount", "-t", "tmpfs", "none", mounted], check=True)
     try:
         daemon = start(source, target, "--once", f"--engine={engine}")
-        assert daemon.ended(40) == 1
+        assert daemon.ended() == 1
         (failing,) = daemon.events("path-failing")
         assert failing["path"] == "d0/f0"
         assert differences(source, target, ignore=["d0"]) == []
         assert (target / "d0" / "f1").read_bytes() == (source / "d0" / "f1").read_bytes()
     finally:
-        subprocess.run(["umount", mounted], check=True)
+        subprocess.run(["umount", "-l", mounted], check=True)  # A process that is just ending may keep it busy.
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -313,9 +316,11 @@ def test_memory_does_not_grow_with_files_that_came_and_went(
             directory.mkdir(parents=True)
             for name in range(500):
                 os.close(os.open(directory / f"a name of some length {name}", os.O_CREAT | os.O_WRONLY))
-        daemon.wait_equal(source, target)
+        copy = target / top.name
+        places = [str(each) for each in range(10)]
+        wait_until(lambda: all(set(os.listdir(copy / at)) == set(os.listdir(top / at)) for at in places), "all there")
         subprocess.run(["rm", "-rf", top], check=True)
-        daemon.wait_equal(source, target)
+        wait_until(lambda: not copy.exists(), "all gone")
         return int(daemon.status()["VmRSS"].split()[0])
 
     # What leaks never comes to rest: 5,000 names that are kept take at least 450 KiB in each round. An allocator does come to rest,

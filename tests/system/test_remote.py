@@ -137,29 +137,35 @@ def test_a_login_that_is_refused_at_a_second_start_ends_it_as_well(
     assert (target / "new").read_text() == "new"
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 def test_a_login_that_is_refused_later_leaves_the_rest_running(
-    start: Start, sshd: Sshd, source: Path, shm: Path, engine: str
+    start: Start, sshd: Sshd, source: Path, shm: Path
 ) -> None:
     fill(source)
-    here, there = shm / "here", shm / "there"
-    daemon = start("--ssh", sshd.ssh, source, here, f"there:{there}", *beside_local(engine))
-    daemon.wait_following()
-    daemon.wait_equal(source, there)
+    daemons = []
+    for engine in ENGINES:
+        here, there = shm / f"here-{engine}", shm / f"there-{engine}"
+        daemon = start("--ssh", sshd.ssh, source, here, f"there:{there}", *beside_local(engine))
+        daemons.append((daemon, here, there))
+    for daemon, _, there in daemons:
+        daemon.wait_following()
+        daemon.wait_equal(source, there)
     sshd.change_host_key()
     sshd.stop()
     sshd.start()
     (source / "d0/f0").write_text("meanwhile")
-    daemon.wait_equal(source, here)
-    said = daemon.wait_event("target-refused")
-    assert "Host key verification failed" in str(said["reason"])
-    assert said["fix"]
+    for daemon, here, _ in daemons:
+        daemon.wait_equal(source, here)
+        said = daemon.wait_event("target-refused")
+        assert "Host key verification failed" in str(said["reason"])
+        assert said["fix"]
     (source / "d0/f1").write_text("still running")
-    daemon.wait_equal(source, here)
+    for daemon, here, _ in daemons:
+        daemon.wait_equal(source, here)
     sshd.trust()
-    daemon.wait_event("target-back")
-    daemon.wait_equal(source, there)
-    assert daemon.stop() == 0
+    for daemon, _, there in daemons:
+        daemon.wait_event("target-back")
+        daemon.wait_equal(source, there)
+        assert daemon.stop() == 0
 
 
 @pytest.mark.parametrize("engine", ["remote"])

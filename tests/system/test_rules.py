@@ -57,7 +57,7 @@ def wait_same(daemon: DaemonProcess, target: Path, reference: Path) -> None:
         return not unequal
 
     try:
-        wait_until(same, "the same tree as rsync's", 8)
+        wait_until(same, "the same tree as rsync's")
     except AssertionError:
         raise AssertionError("rsync's != ours:\n" + "\n".join(unequal[:20]) + "\n" + daemon.text()[-2000:]) from None
 

@@ -200,7 +200,7 @@ def test_a_log_held_open_arrives_by_hold_time(
                 grown.append(size)
             return len(grown) > 3
 
-        took_s = wait_until(arrived, "three stretches of the log at the target", 12)
+        took_s = wait_until(arrived, "three stretches of the log at the target")
         assert took_s > 1.5, "hold time is not kept"
     finish(daemon, source, target)
 

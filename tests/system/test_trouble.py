@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.system import unhurried
 from tests.system.compare import differences, snapshot
 from tests.system.conftest import Start
-from tests.system.daemon_process import wait_until
+from tests.system.faults import rests, status
 from tests.system.rsyncd import serving
 
 ENGINES = ["native", "rsync"]
@@ -36,7 +36,10 @@ def fill(root: Path, size_bytes: int = 100) -> None:
 def test_a_target_that_goes_and_comes_back(start: Start, source: Path, shm: Path, engine: str) -> None:
     fill(source)
     here, there = shm / "here", shm / "there"
-    daemon = start(source, here, there, f"--engine={engine}")
+    # The index is written often: also that of a target that has gone away just now.
+    soon = {"INSTEP_COMMIT_S": "0.1"}
+    words = ("-v", f"--engine={engine}", source, here, there)
+    daemon = start(*words, program=Path(unhurried.__file__), environment=soon)
     daemon.wait_following()
     there.rename(shm / "aside")
     (source / "d0" / "f0").write_text("while it was away")
@@ -46,6 +49,10 @@ def test_a_target_that_goes_and_comes_back(start: Start, source: Path, shm: Path
     daemon.wait_event("target-away", target=str(there))
     (source / "new").write_text("new")
     daemon.wait_equal(source, here)
+    for _ in range(2):
+        written = len(daemon.events("index-written", target=str(here)))
+        (source / "more").write_text(str(written))
+        daemon.wait_event("index-written", target=str(here), count=written + 1)
     assert not there.exists(), "it must not be made anew"
     (shm / "aside").rename(there)
     daemon.wait_event("target-back", target=str(there))
@@ -73,49 +80,21 @@ def test_an_rsync_daemon_that_stops_and_starts(start: Start, source: Path, shm: 
     fill(source)
     here, there = shm / "here", shm / "there"
     there.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    user = "uid = 0\ngid = 0\n" if os.geteuid() == 0 else ""
-    config = tmp_path / "rsyncd.conf"
-    config.write_text(f"use chroot = no\n{user}[module]\npath = {there}\nread only = no\n")
-
-    def serve() -> subprocess.Popen[bytes]:
-        server = subprocess.Popen(
-            ["rsync", "--daemon", "--no-detach", f"--port={port}", f"--config={config}", "--address=127.0.0.1"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-        def listens() -> bool:
-            with socket.socket() as attempt:
-                return attempt.connect_ex(("127.0.0.1", port)) == 0
-
-        wait_until(listens, "rsync daemon listens")
-        return server
-
-    server = serve()
-    address = f"rsync://127.0.0.1:{port}/module/"
-    try:
-        daemon = start(source, here, address)
+    with serving(tmp_path / "server", there) as server:
+        daemon = start(source, here, f"rsync://127.0.0.1:{server.port}/module/")
         daemon.wait_following()
         daemon.wait_equal(source, there)
-        server.terminate()
-        server.wait(10)
+        server.pause()
         (source / "d0" / "f0").write_text("while it was down")
         (source / "d1" / "f1").unlink()
         daemon.wait_equal(source, here)
         daemon.wait_event("target-away")
         (source / "more").write_text("more")
         daemon.wait_equal(source, here)
-        server = serve()
+        server.start()
         daemon.wait_event("target-back")
         daemon.wait_equal(source, there)
         assert daemon.stop() == 0
-    finally:
-        server.kill()
-        server.wait()
 
 
 def test_an_rsync_that_hangs_holds_back_no_other_target(start: Start, source: Path, shm: Path, tmp_path: Path) -> None:
@@ -139,15 +118,14 @@ def test_an_rsync_that_hangs_holds_back_no_other_target(start: Start, source: Pa
         for number in range(5):
             (source / "d0" / f"f{number}").write_text(f"while it hangs {number}")
             daemon.wait_equal(source, here)
-        daemon.tell(signal.SIGUSR1)
-        assert daemon.wait_event("status-target", target=str(here))["pending"] == 0
-        assert daemon.wait_event("status-target", target=address)["pending"]
+        rests(daemon, str(here))
+        assert status(daemon, address)["pending"]
         stuck.unlink()
         daemon.wait_equal(source, there)
         stuck.touch()
         (source / "d0" / "f0").write_text("last")
         daemon.wait_equal(source, here)
-        assert daemon.stop(deadline_s=20) == 0  # Five seconds are the promise; the hung one would take for ever.
+        assert daemon.stop() == 0  # Five seconds are the promise; the hung one would take for ever.
 
 
 @pytest.mark.root
@@ -252,15 +230,13 @@ def test_an_unmounted_source_empties_no_target(
 
 def test_stop_while_the_source_is_away(start: Start, source: Path, target: Path, shm: Path) -> None:
     fill(source)
-    daemon = start(source, target)
+    daemon = start(source, target, program=Path(unhurried.__file__))
     daemon.wait_following()
     before = snapshot(target)
     source.rename(shm / "aside")
     daemon.tell(signal.SIGUSR2)
     daemon.wait_event("source-away")
-    began_s = time.monotonic()
-    assert daemon.stop() == 0
-    assert time.monotonic() - began_s < 5, "there is nothing to wait for"
+    assert daemon.stop(deadline_s=unhurried.PATIENCE_S / 2) == 0  # There is nothing to wait for.
     assert snapshot(target) == before
 
 
@@ -314,9 +290,8 @@ def test_bandwidth_is_limited(start: Start, source: Path, target: Path, engine: 
     began_s = time.monotonic()
     daemon = start(source, target, "--once", "--bwlimit=1M", f"--engine={engine}")
     assert daemon.ended() == 0
+    assert time.monotonic() - began_s > 1.2
     assert differences(source, target) == []
-    took_s = time.monotonic() - began_s
-    assert 1.2 < took_s < 30, took_s
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------

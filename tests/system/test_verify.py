@@ -17,6 +17,7 @@ import pytest
 from tests.system.compare import differences
 from tests.system.conftest import Start
 from tests.system.daemon_process import wait_until
+from tests.system.faults import gone
 from tests.system.sshd import Sshd
 
 A_TIME_NS = 1_500_000_000_123_456_789
@@ -25,21 +26,41 @@ DEADLINE_S = 60.0
 Row = dict[str, object]
 
 
+def begun(source: Path, target: Path | str, *words: str) -> subprocess.Popen[str]:
+    """One that is comparing."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "instep", "verify", "--state-dir=none", "--format=json", *words, source, target],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, dict[str, Row], Row]:
+    """Its exit status, the differences by path, and the summary."""
+    try:
+        out, err = process.communicate(timeout=2 * DEADLINE_S)
+    finally:
+        process.kill()
+    assert "Traceback" not in err, err
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert rows, err
+    assert rows[-1]["event"] == "verified"
+    sys.stdout.write(out)
+    return process.returncode, {row["path"]: row for row in rows[:-1] if row["event"] == "differs"}, rows[-1]
+
+
 def verify(source: Path, target: Path | str, *words: str) -> tuple[int, dict[str, Row], Row]:
     """The exit status, the differences by path, and the summary."""
-    done = subprocess.run(
-        [sys.executable, "-m", "instep", "verify", "--state-dir=none", "--format=json", *words, source, target],
-        capture_output=True,
-        text=True,
-        timeout=2 * DEADLINE_S,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert rows, done.stderr
-    assert rows[-1]["event"] == "verified"
-    sys.stdout.write(done.stdout)
-    return done.returncode, {row["path"]: row for row in rows[:-1] if row["event"] == "differs"}, rows[-1]
+    return ended(begun(source, target, *words))
+
+
+def child(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> int:
+    """The one process that compares for another, once it is there."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    wait_until(lambda: bool(children.read_text().split()), "the comparing process")
+    (pid,) = map(int, children.read_text().split())
+    return pid
 
 
 def what(found: dict[str, Row]) -> dict[str, object]:
@@ -167,10 +188,8 @@ def test_it_is_gentle_and_can_be_interrupted(trees: tuple[Path, Path]) -> None:
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     try:
         # It reads for an hour; its child shows that it has begun.
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        wait_until(lambda: bool(children.read_text().split()), "the comparing process")
-        (child,) = map(int, children.read_text().split())
-        wait_until(lambda: os.getpriority(os.PRIO_PROCESS, child) == 19, "its lowest priority")
+        comparing = child(process)
+        wait_until(lambda: os.getpriority(os.PRIO_PROCESS, comparing) == 19, "its lowest priority")
         assert os.getpriority(os.PRIO_PROCESS, process.pid) == os.getpriority(os.PRIO_PROCESS, 0)
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=DEADLINE_S)
@@ -179,15 +198,17 @@ def test_it_is_gentle_and_can_be_interrupted(trees: tuple[Path, Path]) -> None:
         process.wait()
     assert process.returncode == 128 + signal.SIGTERM
     assert (out, err) == (b"", b"")
-    wait_until(lambda: not Path(f"/proc/{child}").exists(), "the end of the comparing process")
+    wait_until(lambda: gone(comparing), "the end of the comparing process")
 
 
 def test_a_tree_that_is_being_mirrored_gives_no_false_alarm(start: Start, source: Path, target: Path) -> None:
+    """Nothing that changed before the comparison is missing, however slow the mirror is: writing begins after it."""
     for number in range(50):
         (source / f"d{number}").mkdir()
-        (source / f"d{number}" / "still").write_text("still")
+        (source / f"d{number}" / "still").write_bytes(bytes(20_000))
     daemon = start(source, target)
     daemon.wait_following()
+    daemon.wait_equal(source, target)
     stop = threading.Event()
 
     def write() -> None:
@@ -203,14 +224,19 @@ def test_a_tree_that_is_being_mirrored_gives_no_false_alarm(start: Start, source
             number += 1
             time.sleep(0.001)
 
+    verifying = begun(source, target, "--checksum", "--bwlimit=1M")  # For a second or two.
     writer = threading.Thread(target=write)
-    writer.start()
     try:
-        status, found, summary = verify(source, target, "--checksum")
+        child(verifying)
+        writer.start()
+        status, found, summary = ended(verifying)
         assert (status, found) == (0, {}), summary
     finally:
         stop.set()
-        writer.join()
+        if writer.is_alive():
+            writer.join()
+        verifying.kill()
+        verifying.wait()
     daemon.wait_equal(source, target)
     assert daemon.stop() == 0
 

@@ -146,7 +146,7 @@ class Indexes:
             compared.gone += map(_report, found.gone)
             compared.gone_entries += found.gone_entries
         for index in indexes:
-            for path, scope in index.in_question().items():
+            for path, scope in (await index.in_question()).items():
                 if not path and scope is Scope.TREE:
                     index.target.compare_all()
                     continue

@@ -421,6 +421,8 @@ class Mirror:
         if self._source_away or self._monitor is None:
             return False
         self._turn()
+        if self._rescan is not None and self._rescan.busy:
+            return False  # What was lost, as the end of a name that is touched, is noted by that alone.
         return self._monitor.drained or self.spec.monitor is MonitorName.POLL
 
     def _admits(self, report: Report) -> bool:

@@ -117,8 +117,13 @@ class TargetIndex:
         if not self._margin_ns:
             self._ledger.learn(outcome.learned, outcome.learned_names)
 
-    def in_question(self) -> Touched:
-        """What a comparison cannot judge: it was worked on since the index was last brought up to date."""
+    async def in_question(self) -> Touched:
+        """What a comparison cannot judge: it was worked on since the index was last brought up to date.
+
+        A commit under way is waited for: it holds some of that, and gives it back.
+        """
+        if self._commit is not None:
+            await asyncio.gather(self._commit, return_exceptions=True)
         return self._ledger.in_question()
 
     def take_unswept(self) -> set[bytes]:

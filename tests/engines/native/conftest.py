@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from instep.engines.native import engine
 from tests.engines.native.rig import Rig
 
 
@@ -18,6 +19,12 @@ def _exact_modes() -> Iterator[None]:
     before = os.umask(0)
     yield
     os.umask(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is to be done at once is, however slow the machine is: else it would be work for the workers, by chance."""
+    monkeypatch.setattr(engine, "NOW_S", 60.0)
 
 
 @pytest.fixture

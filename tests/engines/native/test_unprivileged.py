@@ -7,18 +7,11 @@ import stat
 
 import pytest
 
-from instep.engines.native import engine
 from instep.paths import Scope
 from tests.engines.native.rig import NOBODY, Rig, as_nobody, needs_root, read, temporaries, well, write
 from tests.trees import difference, snapshot
 
 pytestmark = [pytest.mark.root, needs_root]
-
-
-@pytest.fixture(autouse=True)
-def _everything_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow turn of the machine would be work for the workers, and Python may live where nobody may not go."""
-    monkeypatch.setattr(engine, "NOW_S", 60.0)
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.remote.rig import Rig
+from instep.engines.remote import connection
+from tests.engines.remote.rig import Patience, Rig
 
 
 @pytest.fixture
@@ -16,3 +17,13 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     """An open engine over a pipe."""
     with Rig(os.fsencode(tmp_path)) as rig:
         yield rig
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> Patience:
+    """Sets how long an agent may be silent, which is asked five times a second.
+
+    Let it be short only while one is silent: on a busy machine any of them may be, for a while.
+    """
+    monkeypatch.setattr(connection, "BEAT_S", 0.2)
+    return lambda dead_s: monkeypatch.setattr(connection, "DEAD_S", dead_s)

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from instep.engines import ssh
-from instep.engines.remote import agent, connection
+from instep.engines.remote import agent
 from instep.engines.remote.connection import NoPython
 from instep.errors import TargetAway, TargetError
 from instep.model import Batch, Change, Outcome
 from instep.paths import ROOT, RelPath, Scope
-from tests.engines.remote.rig import Rig, needs_root, over_a_pipe, read, write
+from tests.engines.remote.rig import Patience, Rig, needs_root, over_a_pipe, read, write
 
 DEADLINE_S = 60.0
 CUTTER = os.path.join(os.path.dirname(__file__), "cutter.py")
@@ -149,14 +149,13 @@ def test_what_came_of_a_cut_transfer_does_not_stay(tmp_path: Path, then: str) ->
         assert not partials(rig)
 
 
-def test_a_stopped_agent_is_found_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "DEAD_S", 1.0)
-    monkeypatch.setattr(connection, "BEAT_S", 0.2)
+def test_a_stopped_agent_is_found_dead(tmp_path: Path, patience: Patience) -> None:
     with Rig(os.fsencode(tmp_path)) as rig:
         write(rig.s(b"a"), b"a")
         # A shell that execs: the process is the agent itself.
         pid = pid_of(rig)
         os.kill(pid, signal.SIGSTOP)
+        patience(0.6)
         try:
             outcome = rig.bring(b"a")
         finally:
@@ -166,22 +165,20 @@ def test_a_stopped_agent_is_found_dead(tmp_path: Path, monkeypatch: pytest.Monke
         assert "no answer" in outcome.away
 
 
-def test_an_agent_that_falls_silent_while_nothing_is_asked_of_it_is_told_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection, "DEAD_S", 1.0)
-    monkeypatch.setattr(connection, "BEAT_S", 0.2)
+def test_an_agent_that_falls_silent_while_nothing_is_asked_of_it_is_told_of(tmp_path: Path, patience: Patience) -> None:
     said: list[str] = []
     rig = Rig(os.fsencode(tmp_path))
     rig.engine.lost = said.append
     with rig:
         pid = pid_of(rig)
         os.kill(pid, signal.SIGSTOP)
+        patience(0.6)
         try:
             rig.run(until(lambda: bool(said), "the engine noticed"))
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        patience(DEADLINE_S)
         assert "no answer" in said[0]
         assert rig.run(rig.engine.open())
         write(rig.s(b"a"), b"a")

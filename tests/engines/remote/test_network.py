@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from instep.engines.remote import connection
 from instep.errors import TargetAway
 from instep.model import Batch, Change, Outcome
 from instep.paths import RelPath
-from tests.engines.remote.rig import Rig, well, write
+from tests.engines.remote.rig import Patience, Rig, well, write
 from tests.engines.remote.test_faults import DEADLINE_S, partials, until, wait_until
 from tests.processes import lives
 from tests.system.network import FAR, FAR_TOO, NEEDS_NETWORKS, Cable, cabled
@@ -41,13 +40,6 @@ def cable() -> Iterator[Cable]:
 def server(cable: Cable, tmp_path: Path) -> Iterator[Sshd]:
     with serving(tmp_path / "sshd", addresses=(FAR, FAR_TOO), near=cable.near, far=cable.far) as server:
         yield server
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A silent agent is taken for dead after a second instead of twenty."""
-    monkeypatch.setattr(connection, "DEAD_S", 1.0)
-    monkeypatch.setattr(connection, "BEAT_S", 0.2)
 
 
 def rig_over(server: Sshd, base: Path, *, bandwidth_bytes_per_s: float = float("inf")) -> Rig:
@@ -76,9 +68,10 @@ def open_again(rig: Rig) -> bool:
     raise AssertionError(reason)
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("fault", FAULTS)
-def test_silence_in_the_middle_of_a_large_file(cable: Cable, server: Sshd, tmp_path: Path, fault: str) -> None:
+def test_silence_in_the_middle_of_a_large_file(
+    cable: Cable, server: Sshd, tmp_path: Path, fault: str, patience: Patience
+) -> None:
     harm, heal = FAULTS[fault]
     with rig_over(server, tmp_path, bandwidth_bytes_per_s=float(30 << 20)) as rig:
         write(rig.s(b"small"), b"first")
@@ -93,6 +86,7 @@ def test_silence_in_the_middle_of_a_large_file(cable: Cable, server: Sshd, tmp_p
                 lambda: any(os.stat(rig.d(name)).st_size > 4 << 20 for name in partials(rig)), "some of it arrived"
             )
             harm(cable)
+            patience(0.6)
             write(rig.s(b"small"), b"on its way")
             tasks.append(asyncio.ensure_future(rig.engine.sync(changed(b"small"))))
             return await asyncio.gather(*tasks)
@@ -101,6 +95,7 @@ def test_silence_in_the_middle_of_a_large_file(cable: Cable, server: Sshd, tmp_p
             assert "no answer" in str(outcome.away)  # Nothing else has told of it.
         write(rig.s(b"small"), b"second")
         heal(cable)
+        patience(DEADLINE_S)
         assert open_again(rig)
         well(rig.bring(b"small"))
         outcome = rig.bring(b"big")
@@ -112,16 +107,19 @@ def test_silence_in_the_middle_of_a_large_file(cable: Cable, server: Sshd, tmp_p
         assert_equal(rig.src, rig.dst)
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("who", ["near", "far"])
-def test_a_machine_that_gets_another_address(cable: Cable, server: Sshd, tmp_path: Path, who: str) -> None:
+def test_a_machine_that_gets_another_address(
+    cable: Cable, server: Sshd, tmp_path: Path, who: str, patience: Patience
+) -> None:
     move: Callable[[Cable], None] = {"near": Cable.move_near, "far": Cable.move_far}[who]
     with rig_over(server, tmp_path) as rig:
         write(rig.s(b"a"), b"a")
         rig.clean(rig.bring(b"a"))
         move(cable)
+        patience(0.6)
         write(rig.s(b"a"), b"b")
         assert "no answer" in str(rig.bring(b"a").away)
+        patience(DEADLINE_S)
         if who == "far":
             server.lead_to(FAR_TOO)
         assert open_again(rig)

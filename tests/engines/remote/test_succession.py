@@ -18,8 +18,8 @@ from instep.engines import ssh
 from instep.engines.remote import agent, connection
 from instep.engines.remote.connection import bootstrap
 from tests.engines.remote.peer import Peer, attributes
-from tests.engines.remote.rig import Rig, over_a_pipe, read, write
-from tests.engines.remote.test_faults import pid_of, wait_until
+from tests.engines.remote.rig import Patience, Rig, over_a_pipe, read, write
+from tests.engines.remote.test_faults import DEADLINE_S, pid_of, wait_until
 from tests.processes import lives
 
 WHOSE = bytes(range(16))
@@ -53,10 +53,8 @@ def stopped(pid: int) -> Iterator[None]:
 
 
 def test_what_is_still_on_its_way_over_a_connection_given_up_is_not_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: Patience
 ) -> None:
-    monkeypatch.setattr(connection, "DEAD_S", 1.0)
-    monkeypatch.setattr(connection, "BEAT_S", 0.2)
     with Rig(os.fsencode(tmp_path), command=relayed) as rig:
         write(rig.s(b"a"), b"first")
         rig.clean(rig.bring(b"a"))
@@ -73,14 +71,16 @@ def test_what_is_still_on_its_way_over_a_connection_given_up_is_not_done(
         async def open_again() -> bool:
             opening = asyncio.ensure_future(rig.engine.open())
             await greeted.wait()
-            await asyncio.wait((opening,), timeout=1.0)
+            await asyncio.wait((opening,), timeout=0.5)
             assert not opening.done()  # The older one has an order in hand, and may carry it out at any time.
             os.kill(older, signal.SIGCONT)
             return await opening
 
         with stopped(older):
+            patience(0.6)
             write(rig.s(b"a"), b"on its way")
             assert rig.bring(b"a").away is not None
+            patience(DEADLINE_S)
             write(rig.s(b"a"), b"newest")
             assert rig.run(open_again())
         rig.clean(rig.bring(b"a"))

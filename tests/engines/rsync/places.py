@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
+import signal
 import stat
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -138,3 +140,27 @@ def run(work: Coroutine[object, object, T]) -> T:
 
 def assert_done(outcome: Outcome) -> None:
     assert (outcome.failures, outcome.postponed, outcome.away, outcome.full) == ([], [], None, None)
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below this one; those that end meanwhile are left out."""
+    found = []
+    with contextlib.suppress(OSError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            found += [int(child), *descendants(int(child))]
+    return found
+
+
+@contextlib.contextmanager
+def standing_still() -> Iterator[None]:
+    """All that we have started stops, and goes on afterwards."""
+    stopped = descendants(os.getpid())
+    try:
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,64 +13,31 @@ import pytest
 from instep.errors import TargetAway
 from instep.model import Outcome
 from tests.engines.rsync.places import Place, assert_done, batch, entry, names, run, tree
-from tests.system.sshd import Sshd, serving, wait_until, why_unavailable
+from tests.system import rsyncd
+from tests.system.rsyncd import RsyncDaemon
+from tests.system.sshd import Sshd, serving, why_unavailable
 
 PASSWORD = "swordfish"
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-class Server:
-    """A server process that can be stopped and started again."""
-
-    def __init__(self, argv: list[str], port: int) -> None:
-        self.port = port
-        self._argv = argv
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_until(lambda: listens(self.port), "the server listens")
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(5)
-            self._process = None
-
-
 @pytest.fixture
-def daemon(place: Place) -> Iterator[Server]:
+def daemon(place: Place) -> Iterator[RsyncDaemon]:
     place.target.mkdir()
-    port = free_port()
     root = "uid = 0\ngid = 0\n" if os.geteuid() == 0 else ""
     secrets = place.base / "rsyncd.secrets"
     secrets.write_text(f"somebody:{PASSWORD}\n")
     secrets.chmod(0o600)
-    conf = place.base / "rsyncd.conf"
-    conf.write_text(
-        f"address = 127.0.0.1\nport = {port}\nlog file = /dev/null\nsocket options = TCP_NODELAY\n"
+    modules = (
         f"[mod]\npath = {place.target}\nread only = no\nuse chroot = {'yes' if root else 'no'}\nmunge symlinks = no\n{root}"
         f"[closed]\npath = {place.target}\nread only = no\nuse chroot = no\nauth users = somebody\n"
         f"secrets file = {secrets}\n{root}"
         f"[nodelete]\npath = {place.target}\nread only = no\nuse chroot = no\nrefuse options = delete\n{root}"
     )
-    server = Server(["rsync", "--daemon", "--no-detach", f"--config={conf}"], port)
-    server.start()
-    yield server
-    server.stop()
+    with rsyncd.serving(place.base / "rsyncd", place.target, more=modules) as server:
+        yield server
 
 
-def test_a_daemon_is_brought_in_step(place: Place, daemon: Server) -> None:
+def test_a_daemon_is_brought_in_step(place: Place, daemon: RsyncDaemon) -> None:
     for i in range(3):
         (place.source / f"d{i}").mkdir()
         (place.source / f"d{i}/f").write_text(str(i))
@@ -88,7 +53,7 @@ def test_a_daemon_is_brought_in_step(place: Place, daemon: Server) -> None:
     place.assert_equal()
 
 
-def test_a_daemon_that_is_down_is_away_and_works_again(place: Place, daemon: Server) -> None:
+def test_a_daemon_that_is_down_is_away_and_works_again(place: Place, daemon: RsyncDaemon) -> None:
     (place.source / "f").write_text("x")
     engine = place.engine(target=b"rsync://127.0.0.1:%d/mod" % daemon.port)
     run(engine.open())
@@ -103,12 +68,12 @@ def test_a_daemon_that_is_down_is_away_and_works_again(place: Place, daemon: Ser
     place.assert_equal()
 
 
-def test_an_unknown_module_is_away_with_clear_words(place: Place, daemon: Server) -> None:
+def test_an_unknown_module_is_away_with_clear_words(place: Place, daemon: RsyncDaemon) -> None:
     with pytest.raises(TargetAway, match=r"does not serve this module.*nosuch"):
         run(place.engine(target=b"rsync://127.0.0.1:%d/nosuch" % daemon.port).open())
 
 
-def test_a_module_without_deletion_works_where_none_is_asked_for(place: Place, daemon: Server) -> None:
+def test_a_module_without_deletion_works_where_none_is_asked_for(place: Place, daemon: RsyncDaemon) -> None:
     from instep.errors import TargetError
 
     (place.source / "f").write_text("x")
@@ -119,7 +84,7 @@ def test_a_module_without_deletion_works_where_none_is_asked_for(place: Place, d
     place.assert_equal()
 
 
-def test_a_daemon_that_wants_a_password(place: Place, daemon: Server) -> None:
+def test_a_daemon_that_wants_a_password(place: Place, daemon: RsyncDaemon) -> None:
     (place.source / "f").write_text("x")
     address = b"rsync://somebody@127.0.0.1:%d/closed" % daemon.port
     right, wrong = place.base / "right", place.base / "wrong"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -625,13 +626,14 @@ class RsyncEngine:
         return Landmarks(self._address.argument + b" %d" % (self._target_id or (0, 0))[1], frozenset(names))
 
     def flush(self) -> None:
-        """Sync the file system of a target on this machine; a far one looks after itself."""
+        """Sync the file system of a target on this machine, unless it is away; a far one looks after itself."""
         if self._address.reach is Reach.LOCAL:
-            fd = os.open(self._address.path or b"/", DIRECTORY & ~os.O_NOFOLLOW)
-            try:
-                sync_file_system(fd)
-            finally:
-                os.close(fd)
+            with contextlib.suppress(OSError):
+                fd = os.open(self._address.path or b"/", DIRECTORY & ~os.O_NOFOLLOW)
+                try:
+                    sync_file_system(fd)
+                finally:
+                    os.close(fd)
 
     # ---- the end ----
 
