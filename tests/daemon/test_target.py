@@ -151,6 +151,26 @@ async def test_a_new_report_of_a_failing_path_is_tried_at_once() -> None:
     await finish(mirror)
 
 
+def test_a_comparison_of_the_whole_takes_along_what_fails(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        mirror, engine = await mirrored(*[Behaviour(at_once=9, fails=1)] * 5)
+        mirror.dirty(b"d/a")
+        await asyncio.sleep(20)
+        target = mirror.targets[0]
+        assert [waiter.change.path for waiter in target.room.failing()] == [b"d/a"]
+        engine.behaviours.clear()
+        tried = len(engine.batches)
+        target.compare_all()
+        target.kick()
+        assert len(engine.batches) == tried + 1
+        assert not list(target.room.failing())
+        await finish(mirror)
+
+    caplog.set_level("INFO")
+    jump(test)
+    assert [record.message for record in caplog.records].count("path-well-again") == 1
+
+
 @on_a_jumping_clock
 async def test_put_off_is_not_failing() -> None:
     mirror, engine = await mirrored(Behaviour(at_once=9, postponed=1), Behaviour(at_once=9, postponed=1))

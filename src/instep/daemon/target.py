@@ -244,10 +244,15 @@ class Target:
         )
 
     def compare_all(self) -> None:
-        """What it holds is unknown: let all of it be compared at the next kick, without quiet time."""
+        """What it holds is unknown: let all of it be compared at the next kick, without quiet time.
+
+        With it goes all that fails, which the comparison would mend and nobody would hear of.
+        """
+        now_s = self._clock()
+        self.room.hurry(now_s)
         older = self.room.take(ROOT)
         content = older is not None and older.content
-        self.room.postponed(Change(ROOT, Scope.TREE, content=content, is_dir=True), self._clock())
+        self.room.postponed(Change(ROOT, Scope.TREE, content=content, is_dir=True), now_s)
 
     def confirm(self) -> bool:
         """Let the deletions that are held be made, by comparing again; False when none are."""
@@ -437,7 +442,7 @@ class Target:
             self.index.learn(outcome)
         unfinished = self._keep_aside(outcome, now_s) if outcome.failures or outcome.postponed else ()
         if room.any_tried:
-            for change in flight.changes:
+            for change in (*flight.changes, *flight.kept):  # Of the latter a TREE may cover some.
                 if change.path not in unfinished and room.done(change.path):
                     log.info("path-well-again", extra=fields(target=self.name, path=change.path))
         paths = [change.path for change in flight.changes]
