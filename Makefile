@@ -40,7 +40,7 @@ lint: dev ## style, types, imports
 	$(BIN)/lint-imports --no-cache
 
 test: dev packages lint ## everything a change must pass; ends with pytest's summary
-	$(BIN)/pytest -n $(JOBS)
+	$(BIN)/pytest -n $(JOBS) --randomly-seed=1
 
 test-user: dev ## the tests that need no root, as an unprivileged user
 	@scripts/test-user.sh

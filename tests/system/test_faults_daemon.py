@@ -110,7 +110,7 @@ def says_how_it_came_back(daemon: DaemonProcess) -> None:
 @pytest.mark.parametrize("when", ["live", "at start"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_killed_at_every_kind_of_step(start: Start, shm: Path, engine: str, when: str) -> None:
-    (seed,) = seeds(1)
+    (seed,) = seeds(1, f"{engine} {when}")
     print(f"INSTEP_SEED={seed}")
     draw = random.Random(seed)
     seen = collections.Counter(crash_once(start, shm / "trace", engine, when, ""))

@@ -1,7 +1,7 @@
 """Several writers at once, whatever they do: at rest the target equals the source, and goes on being followed.
 
-``INSTEP_ROUNDS`` says how many rounds are played in all (50; ``make soak`` plays 1,000), ``INSTEP_SEED`` plays that one
-round alone: each failure names its seed.
+``INSTEP_ROUNDS`` says how many rounds are played in all (50, the same each time; ``make soak`` plays 1,000 new ones),
+``INSTEP_SEED`` plays that one round alone: each failure names its seed.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ ROUNDS = int(os.environ.get("INSTEP_ROUNDS", "50"))
 SHARE = max(1, ROUNDS // (len(PLACES) * len(ENGINES)))
 
 
-def seeds(count: int) -> list[int]:
-    """``INSTEP_SEED`` alone, or as many new ones."""
+def seeds(count: int, what: str) -> list[int]:
+    """``INSTEP_SEED`` alone, or as many as asked for: new ones in long runs, else those that ``what`` always has."""
     given = os.environ.get("INSTEP_SEED")
-    return [int(given)] if given else [random.SystemRandom().randrange(1_000_000) for _ in range(count)]
+    draw = random.SystemRandom() if os.environ.get("INSTEP_SIZES") == "full" else random.Random(what)
+    return [int(given)] if given else [draw.randrange(1_000_000) for _ in range(count)]
 
 
 def play(start: Start, place: Path, seed: int, engine: str) -> int:
@@ -102,7 +103,7 @@ def test_writers_at_once(start: Start, shm: Path, request: pytest.FixtureRequest
     if kind != "tmpfs":
         disks: Disks = request.getfixturevalue("disks")
         place = disks.place(kind)
-    first, *_ = chosen = seeds(SHARE)
+    first, *_ = chosen = seeds(SHARE, f"{kind} {engine}")
     if len(chosen) > 1:  # Every road in turn, whatever the numbers drawn.
         chosen = [seed - seed % len(ROADS) + (first + number) % len(ROADS) for number, seed in enumerate(chosen)]
     overflows = sum(play(start, place, seed, engine) for seed in chosen)
