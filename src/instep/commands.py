@@ -56,8 +56,9 @@ def _run_handler(handler: Observer, mirrors: Sequence[MirrorSpec], *, told: Call
     from instep.daemon.workshop import Workshop  # noqa: PLC0415
 
     def make(umask: int) -> Sequence[Unit]:
-        units: list[Unit] = [KeptMirror(spec, umask=umask) for spec in mirrors]
-        if handler.places or not units:
+        kept = [KeptMirror(spec, umask=umask) for spec in mirrors]
+        units: list[Unit] = [*kept]
+        if handler.beside(kept) or handler.places or not units:
             units.append(Observed(handler, Workshop(umask=umask, is_our_umask=not mirrors)))
         return units
 

@@ -235,8 +235,21 @@ class Handler(Protocol):
         """Say how things are."""
 
 
+class Beside(Protocol):
+    """A mirror that runs in the same process as a handler."""
+
+    def unsettled(self) -> tuple[set[bytes], set[bytes]]:
+        """The paths that are not in step, as far as known, and those of them that cover what is below them.
+
+        The empty path is the whole tree.
+        """
+
+
 class Observer(Handler, Protocol):
     """A handler with descriptors of its own."""
+
+    def beside(self, mirrors: Sequence[Beside]) -> bool:
+        """Called once, before all else, with the mirrors it goes with; True: it has work to do even without a place."""
 
     @property
     def observed(self) -> Mapping[int, tuple[bool, bool]]:

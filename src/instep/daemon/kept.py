@@ -15,6 +15,7 @@ from instep.daemon.state import StateDirectory, kept_apart, open_state
 from instep.errors import OperatorError
 from instep.logs import fields
 from instep.model import Report
+from instep.paths import ROOT
 from instep.spec import InitialSync, MirrorSpec
 
 log = logging.getLogger(__name__)
@@ -113,6 +114,21 @@ class KeptMirror:
         log.info("reloaded", extra=fields(rules=len(spec.rules), now="the whole tree is compared"))
         self._spec = spec
         self._mirror.end(End.REBUILD)
+
+    def unsettled(self) -> tuple[set[bytes], set[bytes]]:
+        """See ``instep.ports.Beside``. Until the first comparison is done the whole tree is not in step."""
+        if self._mirror is None:
+            return {ROOT}, {ROOT}
+        paths: set[bytes] = set()
+        covering: set[bytes] = set()
+        for target in self._mirror.targets:
+            some, more = target.unsettled()
+            paths |= some
+            covering |= more
+        if not self._mirror.following:
+            paths.add(ROOT)
+            covering.add(ROOT)
+        return paths, covering
 
     def log_status(self) -> None:
         """The status report of the mirror."""

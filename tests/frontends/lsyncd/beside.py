@@ -84,6 +84,7 @@ class Side:
         self.rows = rows
         self.daemon: Daemon
         self._parsed: tuple[int, list[str]] = (0, [])
+        self._idle: tuple[int, str, list[str]] = (0, "", [])
         found = shutil.which(ssh)
         self._recorders = {"rsync": shutil.which("rsync"), "ssh": found}
         for name, recorded in self._recorders.items():
@@ -118,8 +119,13 @@ class Side:
 
     def idle(self, name: str) -> list[str]:
         """The rows that have not run anything for this name."""
-        told = "".join(entry for entry in self._entries() if _is_start(entry) and name in entry)
-        return [row.name for row in self.rows if f"{self.top}/{row.name}/" not in told]
+        entries = self._entries()
+        size = self._parsed[0]
+        if self._idle[:2] != (size, name):
+            told = "".join(entry for entry in entries if _is_start(entry) and name in entry)
+            rows = [row.name for row in self.rows if f"{self.top}/{row.name}/" not in told]
+            self._idle = size, name, rows
+        return self._idle[2]
 
     def rests(self) -> bool:
         """Whether all that was started has ended, and was made something of."""

@@ -31,14 +31,15 @@ def churn(source: Path) -> None:
 def test_three_ways_and_the_fast_road_follow(start: Start, source: Path, tmp_path: Path) -> None:
     daemon = start(
         config="""
-        settings{ nodaemon=true }
+        settings{ nodaemon=true, statusFile="@/status", statusInterval=0 }
         sync{ default.rsync, source="@/s", target="@/slow", delay=0.2, rsync={ update=true, archive=true } }
         sync{ default.rsync, source="@/s", target="@/fast", delay=0.2, rsync={ archive=true } }
         sync{ default.direct, source="@/s", target="@/direct", delay=0 }
         """
     )
-    for name in ("slow", "fast", "direct"):
-        daemon.said(f"{tmp_path}/{name}/ finished.")
+    rsync = f"{source}/ -> {tmp_path}"
+    for name, way in (("slow", f"{rsync}/slow/"), ("fast", f"{rsync}/fast/"), ("direct", f'"{source}/"')):
+        daemon.said(f"Normal: Startup of {way} finished{':' if name == 'direct' else '.'}")
         daemon.equal(source, tmp_path / name)
     churn(source)
     for name in ("slow", "fast", "direct"):
@@ -48,8 +49,30 @@ def test_three_ways_and_the_fast_road_follow(start: Start, source: Path, tmp_pat
     for name in ("slow", "fast", "direct"):
         daemon.equal(source, tmp_path / name)
     assert "Calling rsync with filter-list of new/modified files/dirs" in daemon.text()
+    daemon.wait(lambda: (tmp_path / "status").read_text().count("There are 0 delays") == 3, "the status of all three")
     assert daemon.stop() == 143
     assert "--- TERM signal, fading ---" in daemon.text()
+
+
+def test_a_stop_brings_over_what_is_pending(start: Start, source: Path, tmp_path: Path) -> None:
+    daemon = start("-nodaemon", "-pidfile", f"{tmp_path}/pid", "-delay", "600", "-rsync", "s", f"{tmp_path}/t")
+    daemon.said("finished.")
+    assert int((tmp_path / "pid").read_text()) == daemon.process.pid, "also in the foreground"
+    (source / "a").write_text("other")
+    assert daemon.stop() == 143
+    assert contents(source) == contents(tmp_path / "t")
+    assert not (tmp_path / "pid").exists()
+
+
+def test_a_dead_target_stops_no_other_and_is_told_of_once(start: Start, source: Path, tmp_path: Path) -> None:
+    daemon = start(
+        "-nodaemon", "-delay", "0", "-rsync", "s", "rsync://127.0.0.1:1/none/", "-rsync", "s", f"{tmp_path}/t"
+    )
+    daemon.said("target-away")
+    (source / "a").write_text("other")
+    daemon.equal(source, tmp_path / "t")
+    assert daemon.text().count("target-away") == 1
+    daemon.kill()
 
 
 def test_direct_step_by_step(start: Start, source: Path, tmp_path: Path) -> None:
@@ -194,7 +217,7 @@ def test_how_it_ends_when_it_cannot_begin(source: Path, tmp_path: Path) -> None:
         (["-log", "x"], 255, "'x' is not a valid logging category"),
         (["-nodaemon", "-logfile", "/no/where", "-rsync", "s", "t"], 255, "Cannot open logfile [/no/where]!"),
         (["-rsync", "/none", "t"], 255, "Cannot access source directory: /none"),
-        (["-nodaemon", "-log", "Exec", "-rsync", "s", "/dev/null/t"], 255, 'Terminating since "insist" is not set'),
+        (["-nodaemon", "-rsync", "s", "/dev/null/t"], 255, 'Terminating since "insist" is not set'),
     )
     processes = [lsyncd(*words, cwd=tmp_path) for words, _, _ in cases]
     try:
@@ -240,7 +263,7 @@ def test_in_the_background_with_a_hangup(start: Start, source: Path, tmp_path: P
     """The foreground learns of a start that failed; a broken configuration at a hangup ends nothing."""
     config = tmp_path / "c.lua"
     good = f"""
-        settings{{ logfile="{tmp_path}/lf", pidfile="{tmp_path}/pid" }}
+        settings{{ logfile="{tmp_path}/lf", pidfile="{tmp_path}/pid", statusFile="{tmp_path}/st", statusInterval=0 }}
         sync{{ default.rsync, source="{source}", target="{tmp_path}/t", delay=0 }}
     """
     config.write_text(good)
@@ -263,6 +286,9 @@ def test_in_the_background_with_a_hangup(start: Start, source: Path, tmp_path: P
         wait_until((tmp_path / "u/d/b").exists, "the new target")
         (source / "f").write_text("f")
         wait_until((tmp_path / "u/f").exists, "a change")
+        wait_until(
+            lambda: "There are 0 delays" in (tmp_path / "st").read_text(), "the status file, with nothing pending"
+        )
         assert re.search(
             r"^\w{3} \w{3} [ \d]\d [\d:]{8} \d{4} Normal: --- Startup, daemonizing ---$", log.read_text(), re.MULTILINE
         )

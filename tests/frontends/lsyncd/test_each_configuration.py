@@ -185,11 +185,13 @@ LAYERS = [
             spawn(event, "/bin/true", tries[event.path], event.sourcePath)
         end,
         collect=function(agent, code)
-            if agent.etype == "Create" and agent.isdir and tries[agent.path] < 2 then return "again" end
+            if agent.etype == "Create" and agent.isdir and not agent.path:find("^end") and tries[agent.path] < 2 then
+                return "again"
+            end
             return "ok"
         end }"""),
     Row("codes", """sync{ source="@/s", delay=D, exitcodes={ [0]="ok", [3]="again", [4]="ok" },
-        onCreate=[[test -e ^source/../^pathname || { mkdir -p ^source/../^pathname; exit 3; }]],
+        onCreate=[[case ^pathname in n|y.o) test -e ^source/../^pathname || { mkdir ^source/../^pathname; exit 3; } esac]],
         onDelete=[[exit 4 # ^source]] }"""),
     Row("list", """sync{ source="@/s", delay=D, onMove=true, init=function(event) event.inlet.discardEvent(event) end,
         action=function(inlet)

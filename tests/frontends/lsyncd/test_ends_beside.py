@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,15 @@ from tests.system.daemon_process import wait_until
 pytestmark = pytest.mark.skipif(DEBIANS is None, reason="needs lsyncd")
 
 CONFIG = """settings{ nodaemon=true, INSIST }
-sync{ source="@/s", target="@/t", delay=0,
+sync{ source="@/s", target="@/t", delay=0, maxProcesses=1,
     init=function(event) spawn(event, "/bin/sh", "-c", [[INIT]]) end,
     onCreate=[[^echo ^path >> @/ran; RUN]], exitcodes=CODES, MORE }
 """
 ONCE = "test -e @/once || { : > @/once; exit 12; }"
 RSYNCS = "default.rsyncExitCodes"
 GOES_ON = -1
+PAUSE_S = 0.1
+"""Between two changes; more of them would only slow down those who look."""
 
 CASES = {
     "init: die": ({"INIT": "exit 1", "CODES": RSYNCS}, 255),
@@ -50,16 +53,19 @@ def test_what_ends_it(start: Start, tmp_path: Path) -> None:
             (top / "s").mkdir(parents=True)
             running[case, side] = top, start(config=text, program=program, top=top)
     found: dict[tuple[str, str], int] = {}
-    made = 0
+    made, made_s = 0, 0.0
 
     def decided() -> bool:
         """Something happens until the one has ended, or something else was done after it."""
-        nonlocal made
-        made += 1
+        nonlocal made, made_s
+        makes = time.monotonic() >= made_s + PAUSE_S
+        if makes:
+            made, made_s = made + 1, time.monotonic()
         for (case, side), (top, daemon) in running.items():
             if (case, side) in found:
                 continue
-            (top / f"s/{made}").mkdir()
+            if makes:
+                (top / f"s/{made}").mkdir()
             status = daemon.process.poll()
             if status is not None:
                 found[case, side] = status

@@ -14,7 +14,7 @@ from instep.frontends.lsyncd.load import Loader
 from instep.frontends.lsyncd.log import Log
 from instep.frontends.lsyncd.queue import Kind
 from instep.frontends.lsyncd.words import read as words
-from instep.linux.inotify import IN_CLOSE_WRITE, IN_CREATE
+from instep.linux.inotify import IN_ATTRIB, IN_CLOSE_WRITE, IN_CREATE
 from instep.model import EventReport, Interrupt, Program, ProgramEnd
 from instep.paths import RelPath, Scope
 
@@ -79,6 +79,57 @@ def test_events_of_built_in_kinds_take_one_entry_a_path(tmp_path: Path) -> None:
     assert len(handler.syncs[0].queue) == 11, "what is under way does not take in what comes after"
 
 
+class Beside:
+    """A mirror with these paths not in step."""
+
+    def __init__(self) -> None:
+        self.paths = {b""}
+
+    def unsettled(self) -> tuple[set[bytes], set[bytes]]:
+        return set(self.paths), set()
+
+
+def test_the_status_file_tells_of_mirrors_when_they_have_changed(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    text = 'settings{ statusFile="@/st", statusInterval=2 } sync{ default.rsync, source="@/s", target="@/t" }'
+    loader = Loader(words(["c.lua"]), Lines(), clock=lambda: 0.0)
+    loader.read(text.replace("@", str(tmp_path)).encode())
+    assert len(loader.serve()) == 1
+    handler, mirror, written = loader.handler, Beside(), list[bytes]()
+    handler.status_write = written.append
+    assert handler.beside([mirror])
+    handler.started(0.0)
+    handler.due(0.0, drained=True)
+    assert b"Sync1 source=%b/s/\nThere are 1 delays\nactive Init \n" % bytes(tmp_path) in written[-1]
+    assert handler.wake_s() == 2.0
+    mirror.paths = {b"f"}
+    handler.due(1.0, drained=True)
+    assert len(written) == 1, "too early"
+    handler.due(2.0, drained=True)
+    assert b"There are 1 delays\nwait   Modify /f\n" in written[-1]
+    handler.due(4.0, drained=True)
+    assert len(written) == 2, "nothing has changed"
+
+
+def test_what_direct_leaves_out_is_said(tmp_path: Path) -> None:
+    text = 'sync{ default.direct, source="@/s", target="@/t", delay=0, init=false }'
+    handler, log = serving(tmp_path, text)
+    programs(handler, 0.0)
+    handler.note(0, event("f", IN_ATTRIB), 1.0)
+    assert programs(handler, 2.0) == {}
+    assert log.count('Warn: ignored an event of type "Attrib"') == 1
+
+
+def test_wrong_words_for_programs_are_refused_where_they_are(tmp_path: Path) -> None:
+    for number, given in enumerate(("5", '"true", true', '"true", "a\\0b"', '"true", { {} }', '"true", "<", true')):
+        (tmp_path / str(number)).mkdir()
+        text = f'\nsync{{ source="@/s", init=function(event)\n spawn(event, {given}) end }}'
+        handler, log = serving(tmp_path / str(number), text)
+        assert programs(handler, 0.0) == {}
+        assert handler.exit_status == 255
+        assert log.count("Error: in Lua: c.lua:3: ") == 1, (given, log.lines)
+
+
 def test_a_list_that_is_done_holds_nothing_even_if_it_is_kept(tmp_path: Path) -> None:
     text = """
         local kept
@@ -120,6 +171,23 @@ def test_large_files_go_by_themselves(tmp_path: Path) -> None:
     assert sent == [b"/small1\0/\0/small2", b"/big1\0/", b"/big2\0/", b"/big3\0/"]
     assert handler.due(3.0, drained=True) == []
     assert len(handler.syncs[0].queue) == 0
+
+
+def test_a_list_that_fails_is_tried_ever_more_rarely(tmp_path: Path) -> None:
+    text = 'sync{ default.rsync, source="@/s", target="@/t", delay=0, init=false, rsync={ update=true } }'
+    handler, _ = serving(tmp_path, text)
+    programs(handler, 0.0)
+    handler.note(0, event("f"), 0.0)
+    now_s, pauses = 0.0, []
+    for _ in range(11):
+        ((number, _),) = programs(handler, now_s).items()
+        handler.finished(number, ProgramEnd(12), now_s)
+        assert programs(handler, now_s) == {}
+        wake_s = handler.wake_s()
+        assert wake_s is not None
+        pauses.append(wake_s - now_s)
+        now_s = wake_s
+    assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
 
 
 def test_who_waits_for_programs_says_so_each_minute(tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from instep.spec import EngineName, MirrorSpec
 
 pytest.importorskip("lupa")
 
+NOW_S = 1000.25
+"""Sums with it are exact, which sums with any time are not."""
+
 
 class Lua:
     """Reads configurations in a directory with a source ``s``."""
@@ -28,7 +31,7 @@ class Lua:
 
     def load(self, text: str, *options: str) -> Loader:
         text = text.replace("@", str(self.top))
-        loader = Loader(words([*options, "c.lua"]), Log(), clock=time.monotonic)
+        loader = Loader(words([*options, "c.lua"]), Log(), clock=lambda: NOW_S)
         loader.read(text.encode())
         return loader
 
@@ -43,7 +46,7 @@ class Lua:
     def mirrors(self, text: str, *options: str) -> list[MirrorSpec]:
         loader = self.load(text, *options)
         try:
-            return loader.serve()
+            return [plain.spec for plain in loader.serve()]
         finally:
             loader.close()
 
@@ -166,8 +169,26 @@ def test_computed_words(lua: Lua, options: str, expected: list[object]) -> None:
         ("sync{ default.rsync, source='@/s', target='t', excludeFrom='/none' }", 'Cannot open exclude file "/none"'),
         ("sync{ default.rsync, source='@/s', target='t', filter={'zzz'} }", 'Unknown filter rule: "zzz"'),
         ("sync{ default.rsync, source='@/s', target='t', rsync={_extra='x'} }", 'c.lua:1: .*_extra" must be a list'),
+        ("sync{ default.rsync, source='@/s', target='t', rsync={_extra={true}} }", r'c.lua:1: .*_extra" \[1\] must be a text'),
+        ("sync{ default.rsync, source='@/s', target='t', rsync={binary=5} }", 'c.lua:1: "rsync.binary" must be a text'),
+        ("sync{ default.rsync, source='@/s', target='t', rsync={bwlimit=true} }", 'c.lua:1: "rsync.bwlimit" must be a text'),
+        ("\nsync{ default.direct, source='@/s', target=true }", 'c.lua:2: "target" must be a text'),
+        ("\nsync{ default.rsyncssh, source='@/s', host={}, targetdir='t' }", 'c.lua:2: "host" must be a text'),
+        ("\nsync{ default.rsync, source='@/s', target='' }", 'c.lua:2: "target" is empty'),
+        ("sync{ default.rsyncssh, source='@/s', host='h', targetdir='' }", 'c.lua:1: "targetdir" is empty'),
+        ("sync{ default.rsyncssh, source='@/s', host='h', targetdir='t', ssh={options={'A=b'}} }", "names and values"),
+        ("sync{ default.rsync, source='@/s', target='t', exitcodes=5 }", 'c.lua:1: "exitcodes" must be a table'),
+        ("sync{ default.rsync, source='@/s', target='t', init=true }", 'c.lua:1: "init" must be a function'),
+        ("sync{ source='@/s', checkgauge=5 }", 'c.lua:1: "checkgauge" must be a table'),
+        ("sync{ source='a\\0b' }", 'c.lua:1: "source" holds a NUL byte'),
+        ("readdir({})", "c.lua:1: the path for readdir must be a text"),
+        ("\nlocal x = substitudeCommands('^a', 5)", "c.lua:2: .*attempt to index a number value"),
+        ("tunnel{ command='ssh', parallel=2^63, mode='pool' }", 'c.lua:1: "tunnel.parallel" must be a number'),
         ("settings{ foo=1 }", 'c.lua:1: setting "foo" unknown.'),
-        ("settings{ nodaemon=1 }", 'setting "nodaemon" cannot have this value'),
+        ("settings{ logfile={} }", 'c.lua:1: setting "logfile" must be a text'),
+        ("settings{ statusInterval=0/0 }", 'c.lua:1: setting "statusInterval" must be a number and >= 0'),
+        ("settings{ logfacility=true }", 'c.lua:1: .*logfacility" must be a number or string'),
+        ("settings = { foo=1 }", 'settings = { ... }: setting "foo" unknown'),
         ("settings{ inotifyMode='Foo' } sync{ default.rsync, source='@/s', target='t' }", "'Foo' not a valid inotfiyMode"),
         ("settings{ logfacility='zz' } sync{ default.rsync, source='@/s', target='t' }", "Logging facility 'zz' unknown"),
         ("settings{ nodaemon=true }", "Nothing to watch!"),
@@ -182,6 +203,48 @@ def test_computed_words(lua: Lua, options: str, expected: list[object]) -> None:
 def test_what_is_refused(lua: Lua, text: str, said: str) -> None:
     with pytest.raises(LoadError, match=said):
         lua.load(text)
+
+
+KEYS = (
+    "action", "checkgauge", "collect", "delay", "exitcodes", "init", "maxDelays", "maxProcesses", "onMove",
+    "prepare", "full", "collapse", "crontab", "tunnel", "name", "delete", "exclude", "excludeFrom", "filter",
+    "filterFrom", "batchSizeLimit", "rsync", "ssh", "rsyncExitCodes", "sshExitCodes", "source", "host",
+    "targetdir", "rsync._extra", "rsync.binary", "rsync.rsh", "rsync.links", "ssh.options", "ssh.port",
+    "ssh._extra",
+)  # fmt: skip
+
+
+def test_no_value_of_any_key_goes_unnoticed(lua: Lua) -> None:
+    """Each is taken, or refused with its place: nothing else happens."""
+    sync = "\nsync{ default.rsyncssh, source='@/s', host='h', targetdir='t', MORE }"
+    for key, value in itertools.product(KEYS, ("5", "true", "{ {}, a={} }")):
+        table, _, inner = key.rpartition(".")
+        text = f"{table}={{ {inner}={value} }}" if table else f"{key}={value}"
+        bare = re.sub(rf"\b{key}='[^']*',", "", sync)
+        said = "c.lua:2: "
+        try:
+            lua.load(bare.replace("MORE", text)).close()
+        except LoadError as error:
+            said = str(error)
+        assert re.search(r"c\.lua:2: |^Cannot ", said), (text, said)
+        assert "attempt to" not in said, (text, said)
+
+
+def test_numbers_are_texts_and_anything_is_true(lua: Lua, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(lua.top)
+    (lua.top / "5").write_text("b")
+    found = lua.config("""
+        settings{ nodaemon=1, insist="no", logfile=false, pidfile=false, statusFile=6, logident=7, maxDelays=false }
+        sync{ default.rsync, source="@/s", target=8, exclude={9, "a"}, excludeFrom=5, name=4, exitcodes=false,
+            rsync={ _extra={3}, bwlimit=2.5 } }
+    """)
+    assert (found["target"], set(found["exclude"].values()), found["name"]) == (b"8/", {b"9", b"a"}, b"4")
+    assert list(found["rsync"]["_computed"].values())[1:] == [b"3", b"--bwlimit=2.5"]
+    loader = lua.load("settings{ nodaemon=1, insist=0, logfile=false, statusFile=6 } sync{ source='@/s' }")
+    assert loader.settings() == {b"nodaemon": True, b"insist": True, b"statusFile": b"6"}
+    far = lua.config("sync{ default.rsyncssh, source='@/s', host=1, targetdir=2, ssh={ port=3, options={ A=4 } } }")
+    assert (far["host"], far["targetdir"]) == (b"1", b"2/")
+    assert list(far["ssh"]["_computed"].values()) == [b"-o", b"A=4", b"-p", b"3"]
 
 
 def test_dangerous_targets_are_refused(lua: Lua) -> None:
@@ -202,10 +265,14 @@ def test_a_daemons_target_is_where_it_was_meant_to_be(lua: Lua, monkeypatch: pyt
 def test_historical_keys_are_only_warned_about(lua: Lua, capsys: pytest.CaptureFixture[str]) -> None:
     lua.load("""
         settings = { nodaemon=true, statusIntervall=3 }
-        sync{ default.rsync, name="n", subdirs=false, source="@/s", target="@/t" }
+        for n = 1, 2 do
+            sync{ default.rsync, name="n", subdirs=false, rsyncOps="-avz", source="@/s", target="@/t" .. n }
+        end
     """)
     err = capsys.readouterr().err
-    assert 'Parameter "name" has no effect' in err or 'Parameter "subdirs" has no effect' in err
+    assert err.count('Parameter "subdirs" has no effect') == 1
+    assert 'Parameter "rsyncOps" has no effect: write rsync = { ... }' in err
+    assert '"name"' not in err, "it is the one in the status file"
     assert 'setting "statusIntervall" has no effect' in err
 
 
@@ -308,6 +375,16 @@ def test_plain_syncs_are_mirrors(lua: Lua) -> None:
     assert [each.targets[0].engine for each in (rsync, direct, far)] == [EngineName.NATIVE] * 2 + [EngineName.RSYNC]
 
 
+def test_what_tutorials_set_takes_nothing_from_the_fast_road(lua: Lua) -> None:
+    found = lua.mirrors("""
+        settings{ logfile="@/log", statusFile="@/status", statusInterval=20, insist=true, maxProcesses=2, maxDelays=1,
+            inotifyMode="CloseWrite" }
+        sync{ default.rsync, source="@/s", target="@/t", delay=9 }
+        sync{ default.direct, source="@/s", target="@/u" }
+    """)
+    assert [each.pace.hold_s for each in found] == [0, 0]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -316,19 +393,43 @@ def test_plain_syncs_are_mirrors(lua: Lua) -> None:
         'sync{ default.rsync, source="@/s", target="@/t", rsync={ _extra={"--chmod=a+r"} } }',
         'sync{ default.rsync, source="@/s", target="@/t", delete="running" }',
         'sync{ default.rsync, source="@/s", target="@/t", batchSizeLimit=10 }',
-        'sync{ default.rsync, source="@/s", target="@/t", maxProcesses=3 }',
+        'settings{ maxProcesses=1 } sync{ default.rsync, source="@/s", target="h:t" }',
+        'sync{ default.rsync, source="@/s", target="@/t", delay=5, maxDelays=100 }',
         'sync{ default.rsync, source="@/s", target="@/t", init=false }',
         'sync{ default.rsync, source="@/s", target="@/t", exitcodes={default.rsyncExitCodes, [23]="again"} }',
         'default.rsync.init = function(e) end sync{ default.rsync, source="@/s", target="@/t" }',
         'sync{ default.rsyncssh, source="@/s", host="h", targetdir="t" }',
         'sync{ default.rsync, source="@/s", target="@/t" } alarm(now() + 5, function() end)',
         'sync{ default.rsync, source="@/s", target="@/t" } sync{ source="@/s", onCreate="true" }',
-        'settings{ statusFile="@/status" } sync{ default.rsync, source="@/s", target="@/t" }',
+        'settings{ onepass=true } sync{ default.rsync, source="@/s", target="@/t" }',
         'settings{ inotifyMode="Modify" } sync{ default.rsync, source="@/s", target="@/t" }',
+        # What cannot be made, or not yet: without "insist" it is the end, as always.
+        'sync{ default.rsync, source="@/s", target="@/none/t" }',
+        'sync{ default.rsync, source="@/s", target="/dev/null/t" }',
+        # What one of them puts there a mirror of the other would delete.
+        'sync{ default.rsync, source="@/s", target="@/t" } sync{ default.rsync, source="@/s", target="@/t/s/" }',
+        'sync{ default.rsync, source="@/s", target="h:t" } sync{ default.rsync, source="@/s", target="h:t/" }',
     ],
 )
 def test_whatever_is_customised_keeps_its_steps(lua: Lua, text: str) -> None:
     assert lua.mirrors(text) == []
+
+
+def test_plain_syncs_begin_and_end_in_the_log_as_others(lua: Lua) -> None:
+    top = lua.top
+    rsync, direct, far = lua.load("""
+        sync{ default.rsync, source="@/s", target="@/t", exclude="*.o" }
+        sync{ default.direct, source="@/s", target="@/u" }
+        sync{ default.rsync, source="@/s", target="h:", filter={"+ a", "- *"}, exclude="b" }
+    """).serve()
+    assert rsync.begins == b"recursive startup rsync: %b/s/ -> %b/t/ excluding\n*.o" % (
+        os.fsencode(top),
+        os.fsencode(top),
+    )
+    assert rsync.done == f"Startup of {top}/s/ -> {top}/t/ finished.".encode()
+    assert direct.begins == f"recursive startup rsync: {top}/s/ -> {top}/u/".encode()
+    assert direct.done == f'Startup of "{top}/s/" finished: 0'.encode()
+    assert far.begins == f"recursive startup rsync: {top}/s/ -> h: filtering\n+ a\n- *\n- b".encode()
 
 
 def test_two_ways_between_two_trees_are_warned_of(lua: Lua, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,8 @@ from instep.frontends.lsyncd import events
 from instep.frontends.lsyncd.log import EventLines, Log, facility_of
 from instep.frontends.lsyncd.queue import Kind, Queue
 from instep.frontends.lsyncd.selection import Selection
-from instep.frontends.lsyncd.status import Facts, report
+from instep.frontends.lsyncd.status import Facts, of_mirror, of_steps, report
+from instep.frontends.lsyncd.syncs import Sync
 from instep.logs import fields
 
 
@@ -44,7 +45,7 @@ def test_the_console_and_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 
 def test_what_instep_says_itself(capsys: pytest.CaptureFixture[str]) -> None:
     log = Log()
-    lines = EventLines(log, startups={"/t": b"/s/ -> /t/"})
+    lines = EventLines(log, startups={"/t": b"Startup of /s/ -> /t/ finished."})
     for level, message, more in (
         (logging.INFO, "in-step", fields(target="/t")),
         (logging.INFO, "in-step", fields(target="/other")),
@@ -72,13 +73,19 @@ def test_the_status_file() -> None:
     selection.append(b"- *.x")
     selection.exclude(b"*.o")
     facts = Facts(at_s=0, children=[(1, 0.0)], tunnels=[(b"way", True), (b"other", False)])
-    lines = report([(b"Sync1", b"/s/", queue, selection)], facts).decode().split("\n")
+    sync = Sync(number=1, config=None, source=b"/s/", selection=selection, name=b"Sync1")
+    sync.queue = queue
+    lines = report([of_steps(sync)], facts).decode().split("\n")
     assert lines[0].startswith("Lsyncd status report at ")
     assert lines[1:] == [
         "", "Sync1 source=/s/", "There are 2 delays", "wait   Move /a -> /b", "block  Attrib /b", "Filtering:", "  - *.x",
         "Excluding:", "  *.o", "", "Tunnel: name=way status=UP", "Tunnel: name=other status=DOWN",
         "Running processes: 1", "  sync=1 started=" + lines[0].removeprefix("Lsyncd status report at "), "",
     ]  # fmt: skip
+    about = of_mirror(sync, {b"b", b"", b"a"}, {b"", b"b"})
+    assert (about.waiting, about.lines) == (3, [b"active Init ", b"wait   Modify /a", b"wait   Modify /b/"])
+    about = of_mirror(sync, {b"%d" % number for number in range(5000)}, set())
+    assert (about.waiting, len(about.lines)) == (5000, 1000)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.frontends.lsyncd.conftest import Start
-from tests.frontends.lsyncd.daemon import DEBIANS, OURS
+from tests.frontends.lsyncd.daemon import DEBIANS, OURS, Daemon
 from tests.system.sshd import Sshd
 
 pytestmark = pytest.mark.skipif(DEBIANS is None, reason="needs lsyncd")
@@ -64,31 +64,37 @@ def test_a_home_to_a_server(start: Start, tmp_path: Path, server: Sshd, monkeypa
 
 
 MODES = """settings{ nodaemon=true, inotifyMode="MODE" }
-sync{ source="@/s", delay=0, init=function(event) log("Normal", "begun") event.inlet.discardEvent(event) end,
+sync{ source="@/s", delay=0, maxProcesses=1, init=function(event) log("Normal", "begun") event.inlet.discardEvent(event) end,
     onModify="echo M ^pathname >> @/told", onCreate="echo C ^pathname >> @/told" }
 """
+WHEN = {"CloseWrite": False, "Modify": True, "CloseWrite or Modify": True}
+"""Whether it does so before it is closed."""
 
 
 def test_when_a_write_counts(start: Start, tmp_path: Path) -> None:
-    """As soon as something is written, or when the file is closed."""
-    for mode, early in (("CloseWrite", False), ("Modify", True), ("CloseWrite or Modify", True)):
-        told = {}
+    """As soon as something is written, or when the file is closed. One program runs at a time, in the order of events."""
+    running: dict[tuple[str, str], tuple[Path, Daemon]] = {}
+    for mode in WHEN:
         for name, program in SIDES:
             top = tmp_path / f"{mode.replace(' ', '-')}-{name}"
             plant(top / "s")
-            daemon = start(config=MODES.replace("MODE", mode), program=program, top=top)
-            daemon.said("begun")
-            with (top / "s/a").open("ab", buffering=0) as file:
-                file.write(b"more")
-                (top / "s/last").mkdir()
-                daemon.wait(lambda top=top: "C last\n" in text(top), "the last")  # type: ignore[misc]  # bound now
-                assert ("M a\n" in text(top)) == early
-            (top / "s/closed").mkdir()
-            daemon.wait(lambda top=top: "C closed\n" in text(top), "the close")  # type: ignore[misc]  # bound now
-            told[name] = text(top)
-            assert daemon.stop() == 143
-        assert told["ours"] == told["theirs"]
+            running[mode, name] = top, start(config=MODES.replace("MODE", mode), program=program, top=top)
+    for (mode, _), (top, daemon) in running.items():
+        daemon.said("begun")
+        with (top / "s/a").open("ab", buffering=0) as file:
+            file.write(b"more")
+            (top / "s/last").mkdir()
+            told(daemon, top, "C last")
+            assert ("M a\n" in (top / "told").read_text()) == WHEN[mode]
+        (top / "s/closed").mkdir()
+    for mode in WHEN:
+        ours, theirs = (told(daemon, top, "C closed") for top, daemon in (running[mode, name] for name, _ in SIDES))
+        assert ours == theirs
+    for _, daemon in running.values():
+        assert daemon.stop() == 143
 
 
-def text(top: Path) -> str:
-    return (top / "told").read_text() if (top / "told").exists() else ""
+def told(daemon: Daemon, top: Path, line: str) -> str:
+    """All, once there is this line."""
+    daemon.wait(lambda: f"{line}\n" in (top / "told").read_text(), line)
+    return (top / "told").read_text()

@@ -35,7 +35,10 @@ def test_syncs_may_be_mixed_and_repeated() -> None:
         (["a.lua", "-rsync", "/a", "/b"], "There cannot be command line syncs and a config file together."),
         (["a.lua", "b.lua"], "There can only be one config file in the command line."),
         (["-delay", "soon", "a.lua"], "delay must be a number and >= 0"),
-        (["-delay", "-1", "a.lua"], "delay must be a number and >= 0"),
+        *(
+            (["-delay", each, "a.lua"], "delay must be a number and >= 0")
+            for each in ("-1", "1_0", "", "0x", "inf", "1e")
+        ),
         (["-monitor", "kqueue"], 'event monitor "kqueue" unknown'),
         (["-bogus", "-version"], "unknown option command line option -bogus"),
     ],
@@ -60,6 +63,13 @@ def test_what_is_only_answered(words: list[str], said: str, status: int) -> None
     assert line.answer is not None
     assert line.answer.startswith(said)
     assert line.status == status
+
+
+@pytest.mark.parametrize(
+    ("given", "delay_s"), [("0x1", 1), ("0xA.8p1", 21), (" 2 ", 2), (".5", 0.5), ("5.", 5), ("1e-1", 0.1), ("+3", 3)]
+)
+def test_numbers_are_lua_s(given: str, delay_s: float) -> None:
+    assert read(["-delay", given, "a.lua"]).delay_s == delay_s
 
 
 def test_log_categories_are_looked_for_everywhere() -> None:

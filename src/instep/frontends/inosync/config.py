@@ -1,4 +1,4 @@
-"""inosync's configuration files: Python modules that assign values to names, read without running them.
+"""inosync's configuration files: Python modules, of 2 or 3, that assign values to names, read without running them.
 
 What a module computes by calling or importing something is refused: a daemon that runs as root has no business
 executing what a text editor left behind. Names given earlier may be used, and joined with ``+``, ``*`` and ``%``.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from instep.errors import UsageError
+from instep.frontends.inosync.python2 import modern
 from instep.frontends.instep.output import escaped
 
 DEFAULT_EVENTS: Final = ("IN_CLOSE_WRITE", "IN_CREATE", "IN_DELETE", "IN_MOVED_FROM", "IN_MOVED_TO")
@@ -22,6 +23,8 @@ EVENTS: Final = frozenset(
      "IN_MASK_ADD", "IN_ONESHOT", "ALL_EVENTS", "IN_ALL_EVENTS", "IN_CLOSE", "IN_MOVE"}
 )  # fmt: skip
 FILE_BYTES_MAX: Final = 1 << 20
+NUMBER_MAX: Final = 1e15
+"""Of KiB a second, or of seconds: nothing overflows below it."""
 TEXT_MAX: Final = 1 << 16
 """No text or list grows past this while a file is read: ``"x" * 10 ** 9`` is a mistake (guessed)."""
 
@@ -70,14 +73,14 @@ def assignments(text: bytes, *, origin: str) -> dict[str, object]:
         UsageError: with FILE:LINE, for anything that is not a plain assignment.
     """
     try:
-        tree = ast.parse(text, filename=origin)
+        tree = _parsed(text)
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None) or 1
         raise _refused(
             origin,
             line,
-            f"not the syntax of Python 3: {getattr(error, 'msg', error)}",
-            fix="keep only assignments; print statements, backticks and numbers like 0644 are Python 2's",
+            f"not the syntax of Python: {getattr(error, 'msg', error)}",
+            fix="keep only assignments of plain values; print statements and backticks are Python 2's",
         ) from None
     known: dict[str, object] = {}
     for statement in tree.body:
@@ -94,8 +97,18 @@ def assignments(text: bytes, *, origin: str) -> dict[str, object]:
     return known
 
 
+def _parsed(text: bytes) -> ast.Module:
+    """The statements; values may be written as in Python 2."""
+    try:
+        return ast.parse(text)
+    except SyntaxError:
+        return ast.parse(modern(text))
+
+
 def _value(node: ast.expr, known: Mapping[str, object], origin: str) -> object:
     match node:
+        case ast.Constant(value=bytes(value)):
+            return os.fsdecode(value)  # what Python 2 calls a text
         case ast.Constant(value=value) if not isinstance(value, complex) and value is not Ellipsis:
             return value
         case ast.Name(id=name) if name in known:
@@ -228,6 +241,7 @@ class _Reader:
             return default
         if not isinstance(value, str):
             raise self.bad(f"{name} must be a text", fix=f'{name} = "…"')
+        self._check_nameable(name, value)
         return value
 
     def texts(self, name: str) -> tuple[str, ...]:
@@ -239,15 +253,20 @@ class _Reader:
     def _texts(self, name: str, value: Any) -> tuple[str, ...]:
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
             raise self.bad(f"{name} must be a list of texts", fix=f'{name} = ["…", "…"]')
-        if any("\0" in each for each in value):
-            raise self.bad(f"{name} holds a text with a NUL", fix="drop it")
+        self._check_nameable(name, *value)
         return tuple(value)
+
+    def _check_nameable(self, name: str, *texts: str) -> None:
+        """All of them end up in names of files, or as words of rsync's."""
+        for text in texts:
+            if "\0" in text or any("\ud800" <= char < "\udc80" or "\udcff" < char <= "\udfff" for char in text):
+                raise self.bad(f"{name} holds a character that no file's name can have", fix="drop it")
 
     def number(self, name: str, default: float) -> float:
         value = self._values.get(name)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124  # NaN
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < NUMBER_MAX:
             raise self.bad(f"{name} must be a number", fix=f"{name} = {default:g}")
         return value
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from instep.errors import OperatorError, UsageError
 from instep.frontends.instep.checks import check
-from instep.frontends.lsyncd.runtime import Runtime
-from instep.frontends.lsyncd.syncs import Sync
+from instep.frontends.lsyncd.runtime import Runtime, is_true
+from instep.frontends.lsyncd.syncs import DELAYS_MAX, Sync
 from instep.frontends.rsyncwords import Wish, wish
 from instep.rules import Preserve
 from instep.spec import EngineName, InitialSync, MaxDelete, MirrorSpec, Pace, TargetSpec
@@ -22,14 +23,23 @@ from instep.spec import EngineName, InitialSync, MaxDelete, MirrorSpec, Pace, Ta
 _FUNCTIONS: Final = (b"action", b"init", b"collect", b"prepare", b"full")
 _EVENTS: Final = (b"onAttrib", b"onCreate", b"onDelete", b"onModify", b"onStartup", b"onFull")
 _UNKNOWN: Final = (b"batchSizeLimit", b"crontab", b"tunnel")
-_STEPS: Final = (b"statusFile", b"onepass", b"maxProcesses")
-"""Settings that speak of the queue and the programs of each sync, which a mirror does not have."""
 _NESTED: Final = ("same-directory", "source-inside-target", "target-inside-source")
 TEMPLATES: Final = (b"rsync", b"direct", b"rsyncssh")
 COPIED: Final = Preserve(
     owner=True, mode=True, times=True, xattrs=False, acls=False, hard_links=False, devices=False, sparse=False
 )
 """What ``cp -p`` keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A sync that is left to a mirror."""
+
+    spec: MirrorSpec
+    begins: bytes
+    """What the log says when its first comparison begins."""
+    done: bytes
+    """What it says when that is done."""
 
 
 def template_of(sync: Sync, runtime: Runtime) -> bytes | None:
@@ -52,7 +62,7 @@ def sees_only_lists(sync: Sync, runtime: Runtime) -> bool:
 
 def mirrors(
     syncs: Iterable[Sync], runtime: Runtime, settings: Mapping[bytes, Any], *, watched: bool
-) -> dict[int, MirrorSpec]:
+) -> dict[int, Plain]:
     """By number the syncs that are plain mirrors, as such; none where each step is ``watched``.
 
     Raises:
@@ -62,22 +72,74 @@ def mirrors(
     for sync in found:
         _check_nesting(sync)
     kinds = {sync.number: template_of(sync, runtime) for sync in found}
-    if watched or None in kinds.values() or any(settings.get(name) for name in _STEPS):
+    if watched or None in kinds.values() or settings.get(b"onepass"):
         return {}
     if settings.get(b"inotifyMode", b"CloseWrite") != b"CloseWrite":
         return {}
-    specs = ((sync, _mirror(sync, kinds[sync.number], runtime)) for sync in found)
-    return {sync.number: spec for sync, spec in specs if spec is not None}
+    if b"maxProcesses" in settings and not all(_is_local(sync) for sync in found):
+        return {}  # For a target on this machine a mirror runs no programs at all, for others as many as it likes.
+    shared = _shared(found)
+    specs = ((sync, _mirror(sync, kinds[sync.number], runtime)) for sync in found if sync.number not in shared)
+    return {sync.number: _told(sync, kinds[sync.number], spec) for sync, spec in specs if spec is not None}
+
+
+def _is_local(sync: Sync) -> bool:
+    given = sync.config[b"target"]
+    return isinstance(given, bytes) and TargetSpec(given).is_local
+
+
+def _shared(syncs: Iterable[Sync]) -> set[int]:
+    """The syncs whose targets lie in one another, or are the same: what one puts there the other's mirror deletes."""
+    places = {sync.number: _place(sync) for sync in syncs}
+    return {
+        number
+        for number, place in places.items()
+        if any(
+            other != number and (place.startswith(above) or above.startswith(place)) for other, above in places.items()
+        )
+    }
+
+
+def _place(sync: Sync) -> bytes:
+    config = sync.config
+    host, directory, given = config[b"host"], config[b"targetdir"], config[b"target"]
+    if isinstance(host, bytes) and isinstance(directory, bytes):
+        given = host + b":" + directory
+    if not isinstance(given, bytes):
+        return b"\0%d" % sync.number  # like no other
+    return slashed(os.path.realpath(given) if TargetSpec(given).is_local else given)
+
+
+def _told(sync: Sync, kind: bytes | None, spec: MirrorSpec) -> Plain:
+    way = sync.source + b" -> " + slashed(spec.targets[0].address)
+    lines, patterns = sync.selection.lines, sync.selection.patterns
+    if lines:
+        chosen = b" filtering\n" + b"\n".join([*lines, *(b"- " + pattern for pattern in patterns)])
+    else:
+        chosen = b" excluding\n" + b"\n".join(patterns) if patterns else b""
+    quoted = b'Startup of "' + sync.source + b'" finished: 0'
+    return Plain(
+        spec,
+        begins=b"recursive startup rsync: " + way + chosen,
+        done=quoted if kind == b"direct" else b"Startup of " + way + b" finished.",
+    )
+
+
+def slashed(path: bytes) -> bytes:
+    """A target as lsyncd calls it."""
+    return path if path.endswith((b"/", b":")) else path + b"/"
 
 
 def _mirror(sync: Sync, kind: bytes | None, runtime: Runtime) -> MirrorSpec | None:
     config = sync.config
-    if kind not in (b"rsync", b"direct") or config[b"delete"] is not True or sync.processes_max != 1:
+    if kind not in (b"rsync", b"direct") or config[b"delete"] is not True:
         return None
-    if any(config[each] is not None for each in _UNKNOWN) or not _same_codes(config, runtime):
+    if sync.delay_s and 1 < sync.delays_max < DELAYS_MAX:
+        return None  # It is not for a mirror to count what waits.
+    if any(is_true(config[each]) for each in _UNKNOWN) or not _same_codes(config, runtime):
         return None
     options = config[b"rsync"]
-    if not is_usual(options[b"binary"]) or not options[b"links"] or options[b"delete_excluded"]:
+    if not is_usual(options[b"binary"]) or not is_true(options[b"links"]) or is_true(options[b"delete_excluded"]):
         return None
     try:
         asked = wish((os.fsdecode(word) for word in options[b"_computed"].values()), origin="rsync")
@@ -88,17 +150,23 @@ def _mirror(sync: Sync, kind: bytes | None, runtime: Runtime) -> MirrorSpec | No
     target = _target(config[b"target"])
     if target is None:
         return None
-    return _spec(sync, kind, asked, target)
+    spec = _spec(sync, kind, asked, target)
+    try:
+        check(spec)
+    except OperatorError:
+        return None  # A target that cannot be made, say, yet: as with lsyncd, "insist" decides what follows.
+    return spec
 
 
 def _spec(sync: Sync, kind: bytes, asked: Wish, target: TargetSpec) -> MirrorSpec:
     preserve = asked.preserve
+    delay_s = sync.delay_s if sync.delays_max > 1 else 0.0
     if kind == b"direct":
         preserve = COPIED._replace(hard_links=preserve.hard_links, acls=preserve.acls, xattrs=preserve.xattrs)
     return MirrorSpec(
         source=sync.source.rstrip(b"/") or b"/",
         targets=(target,),
-        pace=Pace(quiet_s=sync.delay_s, hold_s=sync.delay_s),
+        pace=Pace(quiet_s=delay_s, hold_s=delay_s),
         rules=sync.selection.rules,
         initial_sync=InitialSync.FULL,
         max_delete=MaxDelete(percent=100),
@@ -149,4 +217,4 @@ def _same_codes(config: Any, runtime: Runtime) -> bool:
     ours = dict(runtime.builtin(b"rsync", b"exitcodes").items())
     ours.pop(b"_verbatim", None)
     given = config[b"exitcodes"]
-    return given is not None and dict(given.items()) == ours
+    return is_true(given) and dict(given.items()) == ours

@@ -16,7 +16,7 @@ from instep.frontends.lsyncd.entries import Entries, due_in
 from instep.frontends.lsyncd.log import Log
 from instep.frontends.lsyncd.queue import Entry, Kind, Status
 from instep.frontends.lsyncd.runtime import LuaFailure, Runtime
-from instep.frontends.lsyncd.status import Facts
+from instep.frontends.lsyncd.status import About, Facts, of_mirror, of_steps
 from instep.frontends.lsyncd.status import report as status_report
 from instep.frontends.lsyncd.syncs import Sync
 from instep.linux.inotify import (
@@ -30,7 +30,7 @@ from instep.linux.inotify import (
 )
 from instep.model import EventReport, Interrupt, Program, ProgramEnd, Work
 from instep.paths import RelPath
-from instep.ports import Place
+from instep.ports import Beside, Place
 
 FATAL: Final = 255
 NEVER_STARTED: Final = 255
@@ -42,6 +42,8 @@ CLOCK_LOOK_S: Final = 60.0
 """The clock on the wall may be set, or the machine sleep: what is due by it is looked at again after this long."""
 REMIND_S: Final = 60.0
 AGAIN_S: Final = 0.1
+LOOK_MIN_S: Final = 1.0
+"""Mirrors are looked at for the status file no more often."""
 KEPT_S: Final = 1.0
 """A configuration that leaves due events where they are is asked again after this long."""
 
@@ -120,6 +122,10 @@ class SyncHandler:
         self.status_every_s = 10.0
         self._status_at_s = 0.0
         self._changed = False
+        self.left: Sequence[Sync] = ()
+        """The syncs that are left to mirrors, in the order of these."""
+        self._mirrors: Sequence[Beside] = ()
+        self._told: Sequence[About] = ()
         self._kinds: dict[int, tuple[Kind, ...]] = {}
 
     # ---- the configuration's side ----
@@ -188,20 +194,18 @@ class SyncHandler:
         else:
             self._observed[fd] = (ready, writey)
 
-    def _spawn(
-        self, number: int, entries: list[Entry], agent: Any, binary: bytes, words: Any, stdin: bytes | None
-    ) -> None:
+    def _spawn(self, number: int, entries: list[Entry], agent: Any, words: Any, stdin: bytes | None) -> None:
         if self._stopping:
             self.log.say("Normal", b"ignored process spawning while fading")
             return
         sync = self._live.sync(number)
         sync.queue.start(*entries)
-        argv = (binary, *words.values())
+        argv = tuple(words.values())
         if self.log.wants("Exec"):
             fed = () if stdin is None else (b"[<]", b"[" + stdin.replace(b"\0", b"\n") + b"]")
-            self.log.say("Exec", b" ".join([binary, *fed, *(b"[" + word + b"]" for word in argv[1:])]))
+            self.log.say("Exec", b" ".join([argv[0], *fed, *(b"[" + word + b"]" for word in argv[1:])]))
         child = next(self._numbers)
-        self._children[child] = _Child(sync, entries, agent, binary, self._now_s)
+        self._children[child] = _Child(sync, entries, agent, argv[0], self._now_s)
         sync.running += 1
         self._outbox.append((child, Program(argv, stdin=stdin, output=self.output)))
 
@@ -291,9 +295,8 @@ class SyncHandler:
             if self._is_over():
                 break
             self._act(sync, now_s)
-        if self._changed and self.status_write is not None and now_s >= self._status_at_s:
-            self._changed, self._status_at_s = False, now_s + self.status_every_s
-            self.status_write(self._status())
+        if self.status_write is not None and now_s >= self._status_at_s:
+            self._report(self.status_write, now_s)
         outbox += self._outbox
         self._outbox = []
         if self._is_over():
@@ -320,12 +323,26 @@ class SyncHandler:
                 self._live.note(sync, Kind.FULL, b"/", due_s=self._now_s)
                 self._changed = True
 
-    def _status(self) -> bytes:
+    def beside(self, mirrors: Sequence[Beside]) -> bool:
+        """The mirrors it goes with: their part is in the status file."""
+        self._mirrors = mirrors
+        return bool(mirrors) and self.status_write is not None
+
+    def _report(self, write: Callable[[bytes], None], now_s: float) -> None:
+        """Write the status file, if anything in it has changed."""
+        left = [of_mirror(sync, *mirror.unsettled()) for sync, mirror in zip(self.left, self._mirrors, strict=True)]
+        if self._changed or left != self._told:
+            write(self._status(left))
+        self._changed, self._told = False, left
+        # Nobody tells of what mirrors do: it is looked for.
+        self._status_at_s = now_s + (max(LOOK_MIN_S, self.status_every_s) if left else self.status_every_s)
+
+    def _status(self, left: Sequence[About]) -> bytes:
         children = [
             (child.sync.number, self._wall() - (self._now_s - child.began_s)) for child in self._children.values()
         ]
         tunnels = [(tunnel.name, tunnel.is_up(self._now_s)) for tunnel in self.companions.tunnels]
-        about = [(sync.name, sync.source, sync.queue, sync.selection) for sync in self.syncs]
+        about = [*map(of_steps, self.syncs), *left]
         return status_report(about, Facts(at_s=self._wall(), children=children, tunnels=tunnels))
 
     def finished(self, number: int, end: ProgramEnd, now_s: float) -> None:
@@ -373,7 +390,7 @@ class SyncHandler:
         times = [self._alarms[0][0]] if self._alarms else []
         if self._kept_s is not None:
             times.append(self._kept_s)
-        if self._changed and self.status_write is not None:
+        if (self._changed or self._mirrors) and self.status_write is not None:
             times.append(self._status_at_s)
         if self._stopping:
             if self._children:

@@ -13,26 +13,17 @@ from typing import Any, Final
 from instep.errors import OperatorError
 from instep.frontends.lsyncd.connections import Connections
 from instep.frontends.lsyncd.cron import RuleError, parse
-from instep.frontends.lsyncd.fast import mirrors, sees_only_lists, template_of
+from instep.frontends.lsyncd.fast import Plain, mirrors, sees_only_lists, template_of
 from instep.frontends.lsyncd.handler import MODES, SyncHandler
 from instep.frontends.lsyncd.log import Log, facility_of
-from instep.frontends.lsyncd.runtime import LuaFailure, Runtime
+from instep.frontends.lsyncd.runtime import LuaFailure, Runtime, is_true
 from instep.frontends.lsyncd.selection import Selection, exclude_lines, filter_lines
 from instep.frontends.lsyncd.shell import Shell
-from instep.frontends.lsyncd.syncs import Sync
+from instep.frontends.lsyncd.syncs import DELAYS_MAX, Sync
 from instep.frontends.lsyncd.words import VERSION, CommandLine
 from instep.linux.openat import open_directory
 from instep.paths import RelPath
-from instep.spec import MirrorSpec, TargetSpec
-
-_SETTINGS: Final[dict[bytes, type | tuple[type, ...]]] = {
-    b"logfile": bytes, b"pidfile": bytes, b"logident": bytes, b"logfacility": (bytes, int), b"nodaemon": bool,
-    b"insist": bool, b"onepass": bool, b"statusFile": bytes, b"statusInterval": (int, float), b"inotifyMode": bytes,
-    b"maxProcesses": (int, float), b"maxDelays": (int, float),
-}  # fmt: skip
-_TOLERATED: Final = frozenset({b"statusIntervall", b"monitor", b"delay", b"log", b"verbose"})
-"""Seen in configurations, never meant anything."""
-
+from instep.spec import TargetSpec
 
 _STEPS: Final = ("Exec", "Delay", "Function")
 """Categories in which each step is told: who wants to see them wants lsyncd's own."""
@@ -61,7 +52,7 @@ class Loader:
         self._clock = clock
         self._syncs: list[Sync] = []
         self._failed = ""
-        self._plain: dict[int, MirrorSpec] = {}
+        self._plain: dict[int, Plain] = {}
         self._connections: Connections | None = None
         self.handler = SyncHandler(log, clock=clock, wall=time.time, free_port=_free_port)
         self.runtime = Runtime({**self.handler.primitives(), **Shell().primitives(), **self._primitives()})
@@ -88,10 +79,11 @@ class Loader:
         self._check()
 
     def settings(self) -> dict[bytes, Any]:
-        """What is in force: the command line's, then the configuration's."""
-        return {**self.runtime.settings(), **self._line.settings}
+        """What is in force: the command line's, then the configuration's. None of them is false."""
+        given = {name: value for name, value in self.runtime.settings().items() if value is not False}
+        return {**given, **self._line.settings}
 
-    def serve(self) -> list[MirrorSpec]:
+    def serve(self) -> list[Plain]:
         """Hand the syncs to the handler, but for those that are plain mirrors; these."""
         settings = self.settings()
         plain = self._plain
@@ -104,11 +96,12 @@ class Loader:
             path = os.path.abspath(settings[b"statusFile"])
             handler.status_write = lambda text: _replace(path, text)
             handler.status_every_s = settings.get(b"statusInterval", 10)
+        handler.left = [sync for sync in self._syncs if sync.number in plain]
         stepping = [sync for sync in self._syncs if sync.number not in plain]
         for sync in stepping:
             wish = sync.config[b"collapse"]
             # What the built-in kinds do is the same for one event and for many on one path.
-            sync.collapses = sees_only_lists(sync, self.runtime) if wish is None else bool(wish)
+            sync.collapses = sees_only_lists(sync, self.runtime) if wish is None else is_true(wish)
         handler.serve(self.runtime, stepping)
         self._connections = Connections(handler.companions)
         for sync in stepping:
@@ -171,10 +164,9 @@ class Loader:
         return {
             "add": self._add,
             "bind_tunnel": self._bind_tunnel,
-            "check_setting": self._check_setting,
             "exclude": self._exclude,
             "excludes": lambda number: self.runtime.list(self._selection(number).patterns),
-            "filter": lambda number, line: self._selection(number).append(line),
+            "filter": self._filter,
             "filters": lambda number: self.runtime.list(self._selection(number).lines),
             "free_port": _free_port,
             "include_again": lambda number, pattern: self._selection(number).include_again(pattern),
@@ -214,28 +206,29 @@ class Loader:
             return None
         return self.runtime.list(word.encode("latin-1") for word in words)
 
-    def _exclude(self, number: int, pattern: bytes) -> None:
-        self._selection(number).exclude(pattern)
+    def _exclude(self, number: int, pattern: bytes) -> bytes | None:
+        """Leave out what matches; what is wrong with the pattern, if anything."""
+        try:
+            self._selection(number).exclude(pattern)
+        except OperatorError as error:
+            return error.what.encode(errors="surrogateescape")
+        return None
+
+    def _filter(self, number: int, line: bytes) -> bytes | None:
+        """Add a rule; what is wrong with it, if anything."""
+        try:
+            is_rule = self._selection(number).append(line)
+        except OperatorError as error:
+            return error.what.encode(errors="surrogateescape")
+        return None if is_rule else b'Unknown filter rule: "' + line + b'"'
 
     def _selection(self, number: int) -> Selection:
         return self._syncs[number - 1].selection
 
-    def _check_setting(self, given: object, value: object) -> bytes | None:
-        key = given if isinstance(given, bytes) else str(given).encode()
-        if key in _TOLERATED:
-            self._log.say("Warn", b'setting "' + key + b'" has no effect.')
-            return None
-        wanted = _SETTINGS.get(key)
-        if wanted is None:
-            return b'setting "' + key + b'" unknown.'
-        if not isinstance(value, wanted):
-            return b'setting "' + key + b'" cannot have this value.'
-        return None
-
     def _overrides(self) -> Any:
         settings = self.settings()
         found: dict[bytes, object] = {
-            name: settings[name] for name in (b"maxDelays", b"maxProcesses") if settings.get(name) is not None
+            name: settings[name] for name in (b"maxDelays", b"maxProcesses") if name in settings
         }
         if self._line.delay_s is not None:
             found[b"delay"] = self._line.delay_s
@@ -251,8 +244,6 @@ class Loader:
     def _add(self, number: int, config: Any) -> tuple[bytes | None, bytes]:
         """Take in one sync; its source as it is from now on, or what is wrong with it."""
         given = config[b"source"]
-        if not isinstance(given, bytes) or not given:
-            return None, b"source must be a string."
         real = os.path.realpath(given)
         if not os.path.isdir(real):
             self._failed = f"Cannot access source directory: {_text(given)}"
@@ -262,18 +253,19 @@ class Loader:
             self._select(selection, config)
             schedules = [parse(_text(rule)) for rule in _texts(config, b"crontab")]
         except (LoadError, RuleError, OperatorError) as error:
-            return None, str(error.what if isinstance(error, OperatorError) else error).encode()
+            what = str(error.what if isinstance(error, OperatorError) else error)
+            return None, what.encode(errors="surrogateescape")
         sync = Sync(
             number=number,
             config=config,
             source=real if real == b"/" else real + b"/",
             selection=selection,
             delay_s=config[b"delay"] or 0.0,
-            delays_max=config[b"maxDelays"] or 1000,
+            delays_max=config[b"maxDelays"] if is_true(config[b"maxDelays"]) else DELAYS_MAX,
             processes_max=config[b"maxProcesses"] or 1,
-            moves=bool(config[b"onMove"]),
+            moves=is_true(config[b"onMove"]),
             schedules=schedules,
-            name=config[b"name"] or b"Sync%d" % number,
+            name=config[b"name"] if is_true(config[b"name"]) else b"Sync%d" % number,
         )
         self._syncs.append(sync)
         return sync.source, b""
@@ -287,28 +279,23 @@ class Loader:
 
 
 def _texts(config: Any, key: bytes) -> list[bytes]:
+    """One text, or all of a list; their types have been looked at."""
     value = config[key]
-    if value is None:
+    if not is_true(value):
         return []
-    if isinstance(value, bytes):
-        return [value]
-    found = [each for each in value.values() if isinstance(each, bytes)] if hasattr(value, "values") else []
-    if not hasattr(value, "values") or len(found) != len(list(value.values())):
-        raise LoadError(f"type for {key.decode()} must be table or string")
-    return found
+    return [value] if isinstance(value, bytes) else list(value.values())
 
 
 def _file(config: Any, key: bytes) -> bytes:
     path = config[key]
-    if path is None:
+    if not is_true(path):
         return b""
     kind = key.decode().removesuffix("From")
     try:
         with open(path, "rb") as file:
             return file.read()
-    except (OSError, TypeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a name"
-        raise LoadError(f'Cannot open {kind} file "{_text(path)}": {_text(path)}: {reason}') from error
+    except OSError as error:
+        raise LoadError(f'Cannot open {kind} file "{_text(path)}": {_text(path)}: {error.strerror}') from error
 
 
 def _replace(path: bytes, text: bytes) -> None:

@@ -86,7 +86,7 @@ class EventLines(logging.Handler):
 
         Args:
             log: where lines go.
-            startups: by a mirror's target what its first comparison is called: ``SOURCE -> TARGET``.
+            startups: by a mirror's target what is said when its first comparison is done.
         """
         super().__init__()
         self._log = log
@@ -98,7 +98,7 @@ class EventLines(logging.Handler):
         if record.getMessage() == "in-step":
             startup = self._startups.get(str(fields_of(record).get("target")))
             if startup is not None:
-                self._log.say("Normal", b"Startup of " + startup + b" finished.")
+                self._log.say("Normal", startup)
                 return
         category = "Info" if record.levelno < logging.WARNING else "Warn" if record.levelno < logging.ERROR else "Error"
         if self._log.wants(category):

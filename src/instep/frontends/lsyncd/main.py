@@ -132,15 +132,14 @@ class _Session:
 
     def _mirrors(self, loader: Loader) -> Sequence[MirrorSpec]:
         """Hand out the work; what is left to mirrors is said as what it is to lsyncd's users."""
-        specs = loader.serve()
+        found = loader.serve()
         loader.handler.output = self._output
         self._startups.clear()
-        for spec in specs:
-            for target in spec.targets:
-                way = _slashed(spec.source) + b" -> " + _slashed(target.address)
-                self._startups[os.fsdecode(target.address)] = way
-                self._log.say("Normal", b"recursive startup rsync: " + way)
-        return specs
+        for plain in found:
+            for target in plain.spec.targets:
+                self._startups[os.fsdecode(target.address)] = plain.done
+            self._log.say("Normal", plain.begins)
+        return [plain.spec for plain in found]
 
     def _load(self, text: bytes | None) -> Loader:
         loader = Loader(self._line, self._log, clock=time.monotonic)
@@ -153,7 +152,8 @@ class _Session:
             new = self._read_config()
             loader = self._load(new)
         except (LoadError, OperatorError) as error:
-            self._log.say("Error", f"{error} (going on with the configuration from before)".encode())
+            told = f"{error} (going on with the configuration from before)"
+            self._log.say("Error", told.encode(errors="surrogateescape"))
             new, loader = text, self._load(text)
         loader.handler.insists = True
         del before
@@ -174,10 +174,6 @@ class _Session:
         name = signal.Signals(number).name.removeprefix("SIG").encode()
         what = b"resetting" if number == signal.SIGHUP else b"fading"
         self._log.say("Normal", b"--- " + name + b" signal, " + what + b" ---")
-
-
-def _slashed(path: bytes) -> bytes:
-    return path if path.endswith((b"/", b":")) else path + b"/"
 
 
 @contextlib.contextmanager

@@ -18,6 +18,8 @@ from instep.errors import ToolMissing
 _FLAVOURS: Final = ("lua53", "lua54", "lua52", "luajit21")
 """The best first: 5.3 is what distributions build lsyncd with."""
 
+_ORIGIN: Final = b"instep/"
+"""What the names of our own Lua files begin with; those of configurations begin with a slash."""
 _SHARED: Final = ("/usr/local/share/lua/5.3", "/usr/share/lua/5.3")
 _NATIVE: Final = ("/usr/local/lib/lua/5.3", "/usr/lib/lua/5.3")
 
@@ -48,7 +50,9 @@ class Runtime:
             self._core[name.encode()] = function
         self._lua.execute(_paths())
         self._lua.execute(b"python = nil")
+        self._core[b"origin"] = _ORIGIN
         self._run("library.lua")
+        self._run("types.lua")
         self._hooks = self._run("prelude.lua")
         self._builtin = self._run("defaults.lua")
 
@@ -64,8 +68,12 @@ class Runtime:
         self._checked(self._hooks[b"load"](text, name))
 
     def lock(self) -> None:
-        """The configuration has been read: global names are final."""
-        self._hooks[b"lock"]()
+        """The configuration has been read: global names are final.
+
+        Raises:
+            LuaFailure: settings in the old style were wrong.
+        """
+        self._checked(self._hooks[b"lock"]())
 
     def call(self, hook: str, *arguments: object) -> Any:
         """Call one of the prelude's hooks; what the configuration's function answered.
@@ -113,7 +121,8 @@ class Runtime:
 
     def _run(self, name: str) -> Any:
         text = importlib.resources.files("instep.frontends.lsyncd").joinpath("lua", name).read_bytes()
-        chunk = self._lua.eval(b"function(text, name) return load(text, name, 't') end")(text, b"@" + name.encode())
+        load = self._lua.eval(b"function(text, name) return load(text, name, 't') end")
+        chunk = load(text, b"@" + _ORIGIN + name.encode())
         assert not isinstance(chunk, tuple), chunk
         return chunk(self._core)
 
@@ -126,6 +135,11 @@ class Runtime:
             return rest[0] if rest else None
         message, trace = (*rest, b"", b"")[:2]
         raise LuaFailure(message or b"unknown", trace or b"")
+
+
+def is_true(value: object) -> bool:
+    """Whether a value counts as true in Lua: zero and what is empty do."""
+    return value is not None and value is not False
 
 
 def _module() -> Any:

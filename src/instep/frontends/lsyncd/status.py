@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from instep.frontends.lsyncd.queue import Entry, Queue
+from instep.frontends.lsyncd.queue import Entry, Kind, Status
 from instep.frontends.lsyncd.selection import Selection
+from instep.frontends.lsyncd.syncs import Sync
+
+PATHS_MAX: Final = 1000
+"""Of a mirror; lsyncd lists all of a queue. Told within milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +27,46 @@ class Facts:
     """Of each its name, and whether it is up."""
 
 
-def report(syncs: Iterable[tuple[bytes, bytes, Queue, Selection]], facts: Facts) -> bytes:
-    """All of it.
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is told of one sync."""
 
-    Args:
-        syncs: name, source, queue and selection of each.
-        facts: the rest.
+    number: int
+    name: bytes
+    source: bytes
+    selection: Selection
+    waiting: int
+    """How many changes."""
+    lines: Sequence[bytes]
+    """One for each, or for as many as are listed."""
+
+
+def of_steps(sync: Sync) -> About:
+    """Of a sync with a queue."""
+    lines = [_line(entry) for entry in sync.queue]
+    return About(sync.number, sync.name, sync.source, sync.selection, len(lines), lines)
+
+
+def of_mirror(sync: Sync, paths: Collection[bytes], covering: Collection[bytes]) -> About:
+    """Of a sync that is left to a mirror: its paths that are not in step, the empty one for all of it.
+
+    A mirror knows where something changed, but not what: all of it is told as modified.
     """
+    lines = [
+        _told(Status.WAIT, Kind.MODIFY, b"/" + path + (b"/" if path in covering else b""))
+        if path
+        else _told(Status.ACTIVE, Kind.INIT, b"")
+        for path in heapq.nsmallest(PATHS_MAX, paths)
+    ]
+    return About(sync.number, sync.name, sync.source, sync.selection, len(paths), lines)
+
+
+def report(syncs: Iterable[About], facts: Facts) -> bytes:
+    """All of it, in the order of the syncs' numbers."""
     lines = [b"Lsyncd status report at " + _date(facts.at_s), b""]
-    for name, source, queue, selection in syncs:
-        lines += [name + b" source=" + source, b"There are %d delays" % len(queue)]
-        lines += [_line(entry) for entry in queue]
+    for about in sorted(syncs, key=lambda about: about.number):
+        selection = about.selection
+        lines += [about.name + b" source=" + about.source, b"There are %d delays" % about.waiting, *about.lines]
         lines += [b"Filtering:", *([b"  " + line for line in selection.lines] or [b"  nothing."])]
         if selection.patterns:
             lines += [b"Excluding:", *(b"  " + pattern for pattern in selection.patterns)]
@@ -49,4 +84,8 @@ def _date(at_s: float) -> bytes:
 
 def _line(entry: Entry) -> bytes:
     end = b"" if entry.path2 is None else b" -> " + entry.path2
-    return entry.status.value.ljust(7) + entry.kind.value + b" " + entry.path + end
+    return _told(entry.status, entry.kind, entry.path + end)
+
+
+def _told(status: Status, kind: Kind, what: bytes) -> bytes:
+    return status.value.ljust(7) + kind.value + b" " + what

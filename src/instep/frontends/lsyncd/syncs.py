@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from instep.frontends.lsyncd.companions import Tunnel
 from instep.frontends.lsyncd.cron import Schedule
 from instep.frontends.lsyncd.queue import Entry, Queue
 from instep.frontends.lsyncd.selection import Selection
+
+DELAYS_MAX: Final = 1000
+"""Unless a configuration says otherwise: with so many entries in the queue none waits out its delay."""
 
 
 @dataclass(eq=False, slots=True)
@@ -24,7 +27,7 @@ class Sync:
     selection: Selection
     queue: Queue = field(init=False)
     delay_s: float = 0.0
-    delays_max: float = 1000
+    delays_max: float = DELAYS_MAX
     processes_max: float = 1
     moves: bool = False
     collapses: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -130,11 +131,8 @@ def _option(line: CommandLine, name: str, values: Sequence[str], extra: list[str
         case "rsyncssh":
             line.syncs.append({b"": b"rsyncssh", b"source": raw[0], b"host": raw[1], b"targetdir": raw[2]})
         case "delay":
-            try:
-                line.delay_s = float(values[0])
-            except ValueError:
-                line.delay_s = -1
-            if not 0 <= line.delay_s < float("inf"):
+            line.delay_s = _number(values[0])
+            if line.delay_s is None or not 0 <= line.delay_s < float("inf"):
                 raise WordsError("delay must be a number and >= 0")
         case "logfile" | "pidfile":
             line.settings[name.encode()] = raw[0]
@@ -149,6 +147,21 @@ def _option(line: CommandLine, name: str, values: Sequence[str], extra: list[str
             line.settings[name.encode()] = True
         case _:
             pass  # -log: see log_words
+
+
+_DECIMAL: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_HEXADECIMAL: Final = re.compile(r"[+-]?0x([\da-f]+\.?[\da-f]*|\.[\da-f]+)(p[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+
+
+def _number(text: str) -> float | None:
+    """A number as Lua writes it; None for anything else."""
+    bare = text.strip(" \t\n\v\f\r")
+    if _HEXADECIMAL.fullmatch(bare):
+        try:
+            return float.fromhex(bare)
+        except OverflowError:
+            return None
+    return float(bare) if _DECIMAL.fullmatch(bare) else None
 
 
 def _monitor(line: CommandLine, words: Sequence[str], at: int) -> int:

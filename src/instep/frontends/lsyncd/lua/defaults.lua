@@ -135,23 +135,34 @@ end
 
 default.checkgauge = gauge[[
 	action checkgauge collect delay exitcodes init maxDelays maxProcesses onAttrib onCreate onModify onDelete onStartup
-	onMove prepare source target full onFull collapse crontab tunnel
+	onMove prepare source target full onFull collapse crontab tunnel name
 ]]
 
--- Keys of other versions, or that people write though they never meant anything; they are said once and ignored.
-local tolerated = gauge[[name subdirs monitor xargs rsyncOps rsyncOpts statusIntervall recursive]]
+-- Keys of other versions, or that people write though they never meant anything, with what to do about them; they are
+-- ignored, and told of once.
+local options = "write rsync = { ... }, with the names of rsync's options"
+local setting = "write settings{ statusInterval = ... }"
+local tolerated = {
+	subdirs = "leave it out", recursive = "leave it out", monitor = "leave it out", xargs = "leave it out",
+	rsyncOps = options, rsyncOpts = options, statusIntervall = setting, statusInterval = setting,
+}
+
+local told = {}
 
 local function check_keys(config, allowed, prefix, level)
 	for key, value in pairs(config) do
 		local known = allowed[key]
 		if not known then
 			if tolerated[key] then
-				log("Warn", 'Parameter "', prefix, key, '" has no effect.')
+				if not told[key] then
+					told[key] = true
+					log("Warn", 'Parameter "', prefix, key, '" has no effect: ', tolerated[key], ".")
+				end
 			elseif key ~= "_source" then
 				error('Parameter "' .. prefix .. tostring(key)
 					.. '" unknown. ( if this is not a typo add it to checkgauge )', level)
 			end
-		elseif type(known) == "table" and not getmetatable(value) then
+		elseif type(known) == "table" and not (type(value) == "table" and getmetatable(value)) then
 			if type(value) ~= "table" then
 				error('Parameter "' .. prefix .. key .. '" must be a table.', level)
 			end
@@ -207,7 +218,7 @@ local long = {
 }
 
 -- The words for rsync that follow from the table of its options.
-local function rsync_words(options, level)
+local function rsync_words(options)
 	local cluster, words = "-", {}
 	local archive = options.archive
 	if archive then
@@ -227,9 +238,6 @@ local function rsync_words(options, level)
 	end
 	if cluster ~= "-" then
 		words[1] = cluster
-	end
-	if type(options._extra) == "string" then
-		error('"rsync._extra" must be a list: _extra = { "..." }', level)
 	end
 	for _, word in ipairs(options._extra or {}) do
 		words[#words + 1] = word
@@ -251,6 +259,7 @@ end
 function rsync.prepare(config, level, without_target)
 	level = level or 2
 	default.prepare(config, level + 1)
+	core.check_built_in(config, level)
 	if not without_target then
 		if not config.target then
 			error('default.rsync needs "target" configured', level)
@@ -260,7 +269,7 @@ function rsync.prepare(config, level, without_target)
 	if config.rsync._computed then
 		error('"rsync._computed" is made by instep and cannot be given', level)
 	end
-	config.rsync._computed = rsync_words(config.rsync, level + 1)
+	config.rsync._computed = rsync_words(config.rsync)
 end
 
 local function deletes(config, phase)
@@ -426,10 +435,10 @@ function rsyncssh.prepare(config, level)
 	elseif config.maxProcesses and config.maxProcesses ~= 1 then
 		error("default.rsyncssh must have maxProcesses set to 1.", level)
 	end
+	default.rsync.prepare(config, level + 1, true)
 	if config.host:starts("-") then
 		error('"host" begins with a hyphen: ssh would take it for an option', level)
 	end
-	default.rsync.prepare(config, level + 1, true)
 	config.targetdir = with_slash(config.targetdir)
 	config.ssh._computed = ssh_words(config.ssh)
 	if #config.ssh._computed > 0 and not config.rsync.rsh then
@@ -538,9 +547,7 @@ function direct.action(inlet)
 		end
 		spawn(event, "/bin/sh", "-c", script, "sh", target, event2.targetPath)
 	else
-		if etype ~= "Attrib" then
-			log("Warn", 'ignored an event of type "', etype, '"')
-		end
+		log("Warn", 'ignored an event of type "', etype, '"')
 		inlet.discardEvent(event)
 	end
 end

@@ -6,11 +6,11 @@ local core = ...
 --------------------------------------------------------------------------------------------------------------- words
 
 function string.starts(text, beginning)
-	return text:sub(1, #beginning) == beginning
+	return string.sub(text, 1, string.len(beginning)) == tostring(beginning)
 end
 
 function string.ends(text, ending)
-	return ending == "" or text:sub(-#ending) == ending
+	return ending == "" or string.sub(text, -string.len(ending)) == tostring(ending)
 end
 
 function table.contains(list, value)

@@ -74,6 +74,7 @@ local function shown(value)
 end
 
 function log(category, ...)
+	category = core.text(category, "the category of a log line", raise_at)
 	local words = {}
 	for n = 1, select("#", ...) do
 		words[n] = shown((select(n, ...)))
@@ -82,11 +83,15 @@ function log(category, ...)
 end
 
 function terminate(code)
-	core.terminate(code)
+	if type(tonumber(code)) ~= "number" then
+		error("terminate needs a number", raise_at)
+	end
+	core.terminate(tonumber(code))
 	error("terminating")
 end
 
 function readdir(path)
+	path = core.text(path, "the path for readdir", raise_at)
 	local names = core.readdir(path)
 	if not names then
 		log("Error", "Cannot open dir ", path, ".")
@@ -96,7 +101,7 @@ end
 
 -- Calls one function whenever a descriptor can be read, another whenever it can be written; nil: of no interest.
 function observefd(fd, ready, writey)
-	if type(fd) ~= "number" then
+	if math.type(fd) ~= "integer" or fd < 0 or fd >= 1 << 31 then
 		error("observefd needs a file descriptor", raise_at)
 	end
 	core.observe(fd, ready and function() ready(fd) end or nil, writey and function() writey(fd) end or nil)
@@ -122,12 +127,14 @@ lsyncd = {
 	log = log, now = now, readdir = readdir, terminate = terminate, dump = dump,
 	observe_fd = observefd, nonobserve_fd = nonobservefd,
 	get_free_port = core.free_port,
-	get_file_size = core.size,
+	get_file_size = function(path) return core.size(core.text(path, "the path for get_file_size", raise_at)) end,
 	get_process_info = function() return core.processes() end,
 	jiffies_from_seconds = timestamp,
 	kill = core.kill,
-	realdir = core.realdir,
-	splitQuotedString = function(text) return core.split(text) end,
+	realdir = function(path) return core.realdir(core.text(path, "the path for realdir", raise_at)) end,
+	splitQuotedString = function(text)
+		return core.split(core.text(text, "what splitQuotedString is given", raise_at))
+	end,
 	stackdump = function() log("Error", debug.traceback("", 2)) end,
 }
 
@@ -143,23 +150,15 @@ settings = setmetatable({}, {
 			if type(key) == "number" then
 				key, value = value, true
 			end
-			local wrong = core.check_setting(key, value)
-			if wrong then
-				error(wrong, raise_at)
-			end
-			values[key] = value
+			values[key] = core.setting(key, value, raise_at)
 		end
 	end,
 	__index = function(_, key)
 		return values[key]
 	end,
 	__newindex = function(_, key, value)
-		local wrong = core.check_setting(key, value)
-		if wrong then
-			error(wrong, raise_at)
-		end
+		values[key] = core.setting(key, value, raise_at)
 		log("Warn", "settings.", key, " = ... is the style of 2.0; write settings{ ", key, " = ... }")
-		values[key] = value
 	end,
 })
 local settings_object = settings
@@ -200,17 +199,26 @@ function tunnel(given)
 	if given.mode ~= nil and given.mode ~= "command" and given.mode ~= "pool" then
 		error('"tunnel.mode" must be "command" or "pool"', raise_at)
 	end
-	local words = type(given.command) == "table" and given.command or core.split(given.command)
-	for n, word in ipairs(words) do
-		words[n] = tostring(word)
+	local words = {}
+	if type(given.command) == "table" then
+		for n, word in ipairs(given.command) do
+			words[n] = core.text(word, '"tunnel.command"', raise_at)
+		end
+	else
+		words = core.split(core.text(given.command, '"tunnel.command"', raise_at))
 	end
+	if not words or #words == 0 then
+		error('"tunnel.command" is not to be understood: close the quotes, and name a program', raise_at)
+	end
+	local most = 86400  -- programs, or seconds
 	local count = given.mode == "pool" and given.parallel or 1
 	for name, number in pairs{ parallel = count, readyDelay = given.readyDelay or 0, retryDelay = given.retryDelay or 0 } do
-		if type(number) ~= "number" or number < (name == "parallel" and 1 or 0) then
-			error('"tunnel.' .. name .. '" must be a number', raise_at)
+		if type(number) ~= "number" or not (number >= (name == "parallel" and 1 or 0) and number <= most) then
+			error('"tunnel.' .. name .. '" must be a number, at most ' .. most, raise_at)
 		end
 	end
-	local number = core.tunnel(words, given.name or "", given.localhost or "localhost", count, given.readyDelay or 5,
+	local number = core.tunnel(words, core.text(given.name or "", '"tunnel.name"', raise_at),
+		core.text(given.localhost or "localhost", '"tunnel.localhost"', raise_at), count, given.readyDelay or 5,
 		given.retryDelay or 10)
 	return setmetatable({ [Tunneled] = number }, Tunneled)
 end
@@ -425,10 +433,14 @@ function inlet_functions.getConfig(sync)
 end
 
 function inlet_functions.addExclude(sync, pattern)
-	core.exclude(sync.number, pattern)
+	local wrong = core.exclude(sync.number, core.text(pattern, "a pattern", raise_at))
+	if wrong then
+		error(wrong, raise_at)
+	end
 end
 
 function inlet_functions.rmExclude(sync, pattern)
+	pattern = core.text(pattern, "a pattern", raise_at)
 	if not core.include_again(sync.number, pattern) then
 		log("Normal", 'Removing not excluded exclude "', pattern, '"')
 	end
@@ -439,8 +451,13 @@ function inlet_functions.getExcludes(sync)
 end
 
 function inlet_functions.appendFilter(sync, rule, pattern)
-	if not core.filter(sync.number, pattern and (rule .. " " .. pattern) or rule) then
-		error('Unknown filter rule: "' .. rule .. '"', raise_at)
+	rule = core.text(rule, "a rule", raise_at)
+	if pattern ~= nil then
+		rule = rule .. " " .. core.text(pattern, "a pattern", raise_at)
+	end
+	local wrong = core.filter(sync.number, rule)
+	if wrong then
+		error(wrong, raise_at)
 	end
 end
 
@@ -536,14 +553,13 @@ function spawn(agent, binary, ...)
 	if count == 0 or not core.all_waiting(entries) then
 		error("spawn() called on an non-waiting event", raise_at)
 	end
-	local words, stdin = {}, nil
+	if type(binary) ~= "string" then
+		error("calling spawn(agent, binary, ...): binary is not a string", raise_at)
+	end
+	local words, stdin = { core.word(binary, "the name of a program", raise_at) }, nil
 	local function add(value)
-		if type(value) == "table" then
-			for _, each in ipairs(value) do
-				words[#words + 1] = tostring(each)
-			end
-		elseif value ~= nil then
-			words[#words + 1] = tostring(value)
+		for _, each in ipairs(type(value) == "table" and value or { value }) do
+			words[#words + 1] = core.text(each, "an argument of a program", raise_at + 1)
 		end
 	end
 	local from = 1
@@ -551,6 +567,10 @@ function spawn(agent, binary, ...)
 		stdin = select(2, ...)
 		if type(stdin) == "table" then
 			stdin = table.concat(stdin)
+		elseif type(stdin) == "number" then
+			stdin = tostring(stdin)
+		elseif stdin ~= nil and type(stdin) ~= "string" then
+			error("what a program is to read must be a text", raise_at)
 		end
 		if stdin == "" then
 			stdin = nil
@@ -560,7 +580,7 @@ function spawn(agent, binary, ...)
 	for n = from, select("#", ...) do
 		add((select(n, ...)))
 	end
-	core.spawn(sync.number, entries, agent, tostring(binary), words, stdin)
+	core.spawn(sync.number, entries, agent, words, stdin)
 end
 
 function spawnShell(agent, command, ...)
@@ -689,13 +709,6 @@ default = {}
 local initializing = true
 local inherited = { "action", "checkgauge", "collect", "delay", "init", "maxDelays", "maxProcesses", "prepare" }
 
-local function check_number(config, name, level)
-	local value = config[name]
-	if value ~= nil and (type(value) ~= "number" or value < 0) then
-		error(name .. " must be a number and >= 0", level)
-	end
-end
-
 function sync(given)
 	if not initializing then
 		error("Sync can only be created during initialization.", raise_at)
@@ -715,14 +728,13 @@ function sync(given)
 	if config.tunnel ~= nil and getmetatable(config.tunnel) ~= Tunneled then
 		error('Parameter "tunnel" must be made by tunnel{ ... }', raise_at)
 	end
-	check_number(config, "delay", 3)
-	check_number(config, "maxDelays", 3)
-	check_number(config, "maxProcesses", 3)
+	core.check_sync(config, raise_at)
 	config.delay = config.delay or 0
 	if type(config.prepare) == "function" then
 		config.prepare(config, 3)
+		core.check_sync(config, raise_at)  -- what it made of it
 	end
-	if config.source == nil then
+	if not config.source then
 		error("source missing from sync.", raise_at)
 	end
 	for _, name in ipairs{ "onAttrib", "onCreate", "onDelete", "onModify", "onMove", "onStartup", "onFull" } do
@@ -752,7 +764,10 @@ local function lock()
 		log("Warn", "settings = { ... } is the style of 2.0; write settings{ ... }")
 		local old = settings
 		settings = settings_object
-		settings(old)
+		local fine, wrong = pcall(settings, old)
+		if not fine then
+			error("settings = { ... }: " .. tostring(wrong):gsub("^" .. core.origin .. "%S+ ", ""), 0)
+		end
 	end
 	setmetatable(_G, {
 		__index = function(_, name)
@@ -772,8 +787,25 @@ end
 
 ---------------------------------------------------------------------------------------------------- called by the host
 
+-- Where the configuration was when something went wrong, for what went wrong inside of what it called.
+local function place()
+	for level = 3, 100 do  -- what calls itself for ever has many more
+		local frame = debug.getinfo(level, "Sl")
+		if not frame then
+			break
+		elseif frame.currentline > 0 and not frame.short_src:starts(core.origin) then
+			return frame.short_src .. ":" .. frame.currentline .. ": "
+		end
+	end
+	return ""
+end
+
 local function traced(message)
-	return { message = type(message) == "string" and message or shown(message), trace = debug.traceback("", 2) }
+	local text = type(message) == "string" and message or shown(message)
+	if type(message) == "userdata" or text:starts(core.origin) then
+		text = place() .. text
+	end
+	return { message = text, trace = debug.traceback("", 2) }
 end
 
 -- Calls one of the configuration's functions: true and what it answered, or false and what went wrong.
@@ -787,7 +819,9 @@ end
 
 return {
 	inherit = inherit,
-	lock = lock,
+	lock = function()
+		return guarded(lock)
+	end,
 	values = values,
 	load = function(text, name)
 		local chunk, wrong = load(text, "@" .. name, "t")
