@@ -140,7 +140,10 @@ def test_source_that_is_not_there(root: bytes) -> None:
 
 
 @pytest.mark.root
-def test_one_pass_on_one_file_system_is_not_told_of_its_own_writes(tmp_path: Path) -> None:
+def test_one_pass_on_one_file_system_is_not_told_of_its_own_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instep.monitors.choose.watch_limit", lambda: (1 << 40, "fs.inotify.max_user_watches"))
     monitor, reason = choose(MonitorName.AUTO, bytes(tmp_path), brief=True)
     assert monitor.name == "inotify"
     assert "one pass" in reason
