@@ -23,7 +23,8 @@ SIZE = _ENTRY.size
 _pack = _ENTRY.pack
 _pack_behind_nul = Struct("<xQQqqqIII").pack
 """The same with the NUL that stands between a name and its record: one call for each name of a scan."""
-_unpack_changed = Struct("<32xq12x").unpack
+changed_ns = Struct("<32xq12x").unpack
+"""When the inode was changed last (ctime, ns), as a record has it: the one value in it."""
 Names = dict[bytes, dict[bytes, T]]
 """By directory, then by name: something of each. The root itself has an empty name, in itself."""
 UNKNOWN = bytes(SIZE)
@@ -57,11 +58,6 @@ def encoded(name: str) -> bytes:
 def identity_only(info: os.stat_result) -> bytes:
     """A directory known to be there, whose own attributes may not have been brought over."""
     return _ENTRY.pack(info.st_ino, info.st_dev, 0, 0, 0, info.st_mode, 0, 0)
-
-
-def changed_ns(one: bytes) -> int:
-    """When the inode was changed last (ctime, ns), as a record has it."""
-    return _unpack_changed(one)[0]  # type: ignore[no-any-return]
 
 
 def path_of(parent: bytes, name: bytes) -> bytes:

@@ -137,7 +137,7 @@ def test_what_a_batch_saw_is_not_looked_at_again(desk: Desk) -> None:
     """As long as it was older than the batch, and its directory is still there."""
     seen = record((desk.source / "c" / "f").lstat())
     (desk.source / "c" / "f").unlink()
-    changed = changed_ns(seen)
+    (changed,) = changed_ns(seen)
     known = {b"c/f": seen, b"no/such/x": seen}
     assert desk.scanner.singles({b"c": {b"f": changed + 1}, b"no/such": {b"x": changed + 1}}, known=known) == {
         b"c": {b"f": seen},

@@ -201,9 +201,10 @@ def _records(
 ) -> dict[bytes, bytes]:
     """``Scanner.singles`` for the names of one directory."""
     found: dict[bytes, bytes] = {}
-    stat_of = os.stat
+    stat_of, known_of = os.stat, known.get
     for name, began_ns in began.items():
-        if known and (one := known.get(prefix + name)) is not None and changed_ns(one) < began_ns - margin_ns:
+        one = known_of(prefix + name)
+        if one is not None and changed_ns(one)[0] < began_ns - margin_ns:
             found[name] = one
             continue
         try:
