@@ -131,5 +131,5 @@ class Kitchen:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            for process in self._started:
-                process.wait()
+        for process in self._started:
+            process.wait()  # What has ended by itself has no environment to be found by.
