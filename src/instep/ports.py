@@ -168,6 +168,16 @@ class Verifier(Protocol):
         """Stop, and let go of both sides; may be called at any time."""
 
 
+class Following(NamedTuple):
+    """Which links to directories are looked through, as if what they lead to stood in their place."""
+
+    wanted: Callable[[RelPath, bytes], bool]
+    """Whether a link at this path, with this text, is one of them, should it lead to a directory."""
+    apart: tuple[bytes, ...] = ()
+    """Directories, by absolute path, that a followed one may neither hold nor lie in: what is done about its changes is
+    written there."""
+
+
 class Place(NamedTuple):
     """A directory whose events a handler wants."""
 
@@ -176,6 +186,8 @@ class Place(NamedTuple):
     ignore: Callable[[RelPath, bool], bool]
     """Whether a path is of no interest; a directory that is not is not watched, nor is anything below it."""
     one_file_system: bool = False
+    following: Following | None = None
+    """None: links are entries like any other."""
 
 
 class Handler(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 
+from instep.daemon.following import sight_of
 from instep.daemon.handled import Handled
 from instep.daemon.workshop import Workshop
 from instep.ports import Observer
@@ -15,7 +16,7 @@ class Observed(Handled):
 
     def __init__(self, handler: Observer, workshop: Workshop) -> None:
         """Nothing is started."""
-        super().__init__(handler, workshop)
+        super().__init__(handler, workshop, see=sight_of)
         self._observer = handler
         self._watched: set[tuple[int, bool]] = set()
 

@@ -41,24 +41,25 @@ class OwnSight:
         """Nothing is opened."""
         self.monitor = build_event_monitor(place)
         self._path = place.root
-        self._root = -1
+        self.root = -1
+        """A descriptor of the place, while it is open."""
 
     def open(self) -> None:
         """See ``Sight``."""
         self.monitor.start()
-        self._root = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.root = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def is_there(self) -> bool:
         """As above."""
-        return still_names(self._path, self._root)
+        return still_names(self._path, self.root)
 
     def listed(self, path: RelPath) -> Sequence[tuple[bytes, bool]]:
         """As above."""
-        return listed(self._root, path)
+        return listed(self.root, path)
 
     def close(self) -> None:
         """As above."""
         self.monitor.close()
-        if self._root >= 0:
-            os.close(self._root)
-            self._root = -1
+        if self.root >= 0:
+            os.close(self.root)
+            self.root = -1

@@ -95,7 +95,7 @@ def wish(words: Iterable[str], *, origin: str) -> Wish:
         UsageError: an option that cannot be honoured, or that lacks its value.
     """
     found = Wish()
-    for name, value in _options(words, origin):
+    for name, value in options(words, origin):
         if name in _REFUSED:
             raise UsageError("option-not-possible", f"{origin}: {name}: {_REFUSED[name]}", fix="drop it")
         found = _long(found, name, value) if name.startswith("--") else _letter(found, name[1], value)
@@ -108,8 +108,12 @@ def wish(words: Iterable[str], *, origin: str) -> Wish:
     return found
 
 
-def _options(words: Iterable[str], origin: str) -> Iterator[tuple[str, str | None]]:
-    """Each option by itself: ``-e ssh`` and ``-essh``, ``--rsh ssh`` and ``--rsh=ssh``, ``-avz`` as three."""
+def options(words: Iterable[str], origin: str) -> Iterator[tuple[str, str | None]]:
+    """Each option by itself: ``-e ssh`` and ``-essh``, ``--rsh ssh`` and ``--rsh=ssh``, ``-avz`` as three.
+
+    Raises:
+        UsageError: what is no option, or lacks its value.
+    """
     rest = iter(words)
     for word in rest:
         if word.startswith("--") and len(word) > 2:

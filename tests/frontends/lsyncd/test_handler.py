@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import signal
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,10 +37,10 @@ class Lines(Log):
         return sum(text in line for line in self.lines)
 
 
-def serving(top: Path, text: str) -> tuple[SyncHandler, Lines]:
+def serving(top: Path, text: str, clock: Callable[[], float] = lambda: 0.0) -> tuple[SyncHandler, Lines]:
     (top / "s").mkdir()
     log = Lines()
-    loader = Loader(words(["c.lua"]), log, clock=lambda: 0.0)
+    loader = Loader(words(["c.lua"]), log, clock=clock)
     loader.read(text.replace("@", str(top)).encode())
     loader.serve()
     loader.handler.started(0.0)
@@ -188,6 +190,83 @@ def test_a_list_that_fails_is_tried_ever_more_rarely(tmp_path: Path) -> None:
         pauses.append(wake_s - now_s)
         now_s = wake_s
     assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+
+
+class Clock:
+    """The time, as the handler and its configuration are told."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def at(self, now_s: float) -> float:
+        self.now_s = now_s
+        return now_s
+
+
+def run_all(handler: SyncHandler, now_s: float) -> list[int]:
+    """Run for real what is due; how that ended."""
+    codes = []
+    for number, work in handler.due(now_s, drained=True):
+        assert isinstance(work, Program)
+        code = subprocess.run(work.argv, input=work.stdin or b"", check=False, capture_output=True).returncode
+        handler.finished(number, ProgramEnd(code), now_s)
+        codes.append(code)
+    return codes
+
+
+def test_what_an_initial_sync_could_not_bring_over_is_brought_over_later(tmp_path: Path) -> None:
+    text = 'sync{ default.rsync, source="@/s", target="@/t", delay=0, rsync={ copy_links=true } }'
+    clock = Clock()
+    handler, log = serving(tmp_path, text, clock)
+    (tmp_path / "s/a").write_text("a")
+    (tmp_path / "s/link").symlink_to(tmp_path / "there")
+    assert run_all(handler, 0.0) == [23]
+    assert log.count("finished.") == 1
+    (tmp_path / "s/b").write_text("b")
+    handler.note(0, event("b", IN_CREATE), 1.0)
+    assert run_all(handler, clock.at(1.0)) == [0], "events are not held up"
+    assert {path.name for path in (tmp_path / "t").iterdir()} == {"a", "b"}
+    assert (run_all(handler, clock.at(59.9)), run_all(handler, clock.at(60.0))) == ([], [23])
+    (tmp_path / "there").write_text("c")
+    assert (run_all(handler, clock.at(179.9)), run_all(handler, clock.at(180.0))) == ([], [0])
+    assert (tmp_path / "t/link").read_text() == "c"
+    assert handler.wake_s() is None
+    assert log.count("Warn: ") == 1
+    assert [log.count(text) for text in ("Some of ", "All of it is tried again", "could be transferred now")] == [1] * 3
+
+
+@pytest.mark.parametrize("kind", ["rsync", "rsyncssh", "direct"])
+def test_all_of_a_source_is_tried_ever_more_rarely(tmp_path: Path, kind: str) -> None:
+    way = 'host="h", targetdir="/t"' if kind == "rsyncssh" else 'target="@/t"'
+    text = f'sync{{ default.{kind}, source="@/s", {way}, rsync={{ update=true, rsh="ssh" }} }}'
+    clock = Clock()
+    handler, log = serving(tmp_path, text, clock)
+    now_s, pauses = 0.0, []
+    for _ in range(9):
+        (number,) = (number for number, argv in programs(handler, now_s).items() if argv[0] == b"rsync")
+        handler.finished(number, ProgramEnd(23), now_s)
+        wake_s = handler.wake_s()
+        assert wake_s is not None
+        pauses.append(wake_s - now_s)
+        now_s = clock.at(wake_s)
+    assert pauses == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
+    handler.lost(0, now_s - 1.0)
+    (number,) = programs(handler, now_s - 1.0)
+    handler.finished(number, ProgramEnd(0), now_s - 1.0)
+    assert programs(handler, now_s) == {}, "it went over anew meanwhile"
+    assert (log.count("Some of "), log.count("could be transferred now")) == (1, 1)
+
+
+def test_what_vanishes_is_looked_at_once_more(tmp_path: Path) -> None:
+    clock, text = Clock(), 'sync{ default.rsync, source="@/s", target="@/t", rsync={ update=true } }'
+    handler, log = serving(tmp_path, text, clock)
+    for now_s in (0.0, 60.0):
+        ((number, _),) = programs(handler, clock.at(now_s)).items()
+        handler.finished(number, ProgramEnd(24), now_s)
+    assert (handler.wake_s(), log.count("exitcode 24")) == (None, 1)
 
 
 def test_who_waits_for_programs_says_so_each_minute(tmp_path: Path) -> None:

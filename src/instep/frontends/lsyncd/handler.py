@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from instep.frontends.lsyncd.companions import Companions
 from instep.frontends.lsyncd.entries import Entries, due_in
+from instep.frontends.lsyncd.links import following
 from instep.frontends.lsyncd.log import Log
 from instep.frontends.lsyncd.queue import Entry, Kind, Status
 from instep.frontends.lsyncd.runtime import LuaFailure, Runtime
@@ -135,7 +136,10 @@ class SyncHandler:
         self._runtime = runtime
         self._kinds.clear()
         self._live.serve(runtime, syncs)
-        self._places += [Place(sync.source.rstrip(b"/") or b"/", sync.selection.excludes) for sync in self.syncs]
+        self._places += [
+            Place(sync.source.rstrip(b"/") or b"/", sync.selection.excludes, following=following(sync.config, runtime))
+            for sync in self.syncs
+        ]
 
     @property
     def syncs(self) -> Sequence[Sync]:

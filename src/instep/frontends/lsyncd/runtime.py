@@ -108,6 +108,10 @@ class Runtime:
         """What a template had before any configuration was read."""
         return self._builtin[template][name]
 
+    def is_table(self, value: object) -> bool:
+        """Whether this is a Lua table."""
+        return bool(self._lua.eval(b"type")(value) == b"table")
+
     def table(self, values: Mapping[Any, object]) -> Any:
         """A Lua table with these keys."""
         table = self._lua.table()

@@ -55,16 +55,58 @@ function default.init(event)
 	end
 end
 
+-- Where some of a whole tree could not be brought over it is brought over again, and again. Between the tries events are
+-- acted on as ever: a sync that has begun is not held up by one file that cannot be read.
+local PARTIAL, VANISHED = 23, 24
+local AGAIN_MIN, AGAIN_MAX = 60, 3600  -- seconds
+local missing = setmetatable({}, { __mode = "k" })  -- by configuration: { tries = how many in a row were not enough }
+
+-- Whether a run that was allowed to be partial was. What vanished while rsync looked has an event of its own, as a rule:
+-- one more look is enough, or a busy source would be looked at for ever.
+local function is_partial(agent, code)
+	return agent.config.rsync and agent.config.full
+		and (code == PARTIAL or code == VANISHED and not missing[agent.config])
+end
+
+local function way_of(config)
+	return config.source .. " -> " .. (config.target or (config.host and config.host .. ":" .. config.targetdir) or "")
+end
+
+local function again_later(agent, code)
+	local config, inlet, way = agent.config, agent.inlet, way_of(agent.config)
+	local tries = (missing[config] or { tries = 0 }).tries + 1
+	local mine = { tries = tries }
+	missing[config] = mine
+	if tries == 1 then
+		log("Warn", "Some of ", way, " could not be transferred (exitcode ", code, "); see the messages of rsync. All of it",
+			" is tried again in ", AGAIN_MIN, " seconds, then ever more rarely.")
+	end
+	alarm(now() + math.min(AGAIN_MAX, AGAIN_MIN * 2 ^ math.min(tries - 1, 30)), function()
+		if missing[config] == mine then  -- else all of it went over anew meanwhile
+			inlet.createFullEvent()
+		end
+	end)
+end
+
+-- All of the tree went over, as far as the exit code counts as success.
+local function went_over(agent, code)
+	local config = agent.config
+	if is_partial(agent, code) then
+		again_later(agent, code)
+	elseif missing[config] then
+		missing[config] = nil
+		log("Normal", "All of ", way_of(config), " could be transferred now.")
+	end
+end
+
 -- What follows from the exit code of an initial sync. Without insist a target that cannot be reached ends the daemon,
 -- so that whoever starts it learns of it.
 local function after_start(agent, map, code, done)
 	local config = agent.config
 	local found = verdict(map, code)
-	local way = config.source .. " -> " .. (config.target or (config.host and config.host .. ":" .. config.targetdir) or "")
+	local way = way_of(config)
 	if found == "ok" then
-		if code == 23 then
-			log("Warn", "Some of ", way, " could not be transferred (exitcode 23); see the messages of rsync.")
-		end
+		went_over(agent, code)
 		log("Normal", done or ("Startup of " .. way .. " finished."))
 		return "ok"
 	elseif found == "again" then
@@ -112,6 +154,9 @@ function default.collect(agent, code)
 	end
 	local what = agent.etype .. " on " .. (agent.etype == "Full" and agent.source or agent.sourcePath)
 	if found == "ok" then
+		if agent.etype == "Full" then
+			went_over(agent, code)
+		end
 		log("Normal", "Finished ", what, " = ", code)
 	elseif found == "again" then
 		log("Normal", "Retrying ", what, " = ", code)
