@@ -17,6 +17,8 @@ ROOT = RelPath(b"")
 Learned = tuple[bytes, int, bytes, list[bytes]]
 """What a directory of the source held when it was read: its path, when that began (ns, the system's clock), all of its
 names as ``records`` has them, and the paths of the directories among these."""
+LEARNED_BYTES_MAX = 32 << 20
+"""So much of that is remembered for one batch, some 500,000 names; of the rest the index reads anew."""
 
 TEMPORARY_PREFIX = b".instep-"
 TEMPORARY_SUFFIX = b".tmp"
@@ -30,6 +32,11 @@ def is_temporary(name: bytes) -> bool:
 def is_within_temporary(path: bytes) -> bool:
     """True for a path that is such a name, or below one."""
     return path.find(TEMPORARY_PREFIX) >= 0 and any(is_temporary(name) for name in path.split(b"/"))
+
+
+def is_within(path: bytes, above: bytes) -> bool:
+    """Whether this is that path itself, or below it; all is below the root."""
+    return not above or path == above or path.startswith(above + b"/")
 
 
 class Scope(enum.IntEnum):

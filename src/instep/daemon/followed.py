@@ -19,7 +19,7 @@ from instep.daemon.sight import OwnSight
 from instep.errors import OperatorError
 from instep.linux.openat import open_directory
 from instep.logs import fields
-from instep.paths import ROOT, RelPath
+from instep.paths import ROOT, RelPath, is_within
 from instep.ports import Following, Place
 
 log = logging.getLogger(__name__)
@@ -155,25 +155,25 @@ class Followed:
 
     def drop(self, path: RelPath) -> None:
         """What was here is gone: nothing is followed here or below any more."""
-        for below in [each for each in self.parts if _is_within(each, path)]:
+        for below in [each for each in self.parts if is_within(each, path)]:
             part = self.parts.pop(below)
             if part.is_open:
                 assert self.epoll is not None
                 self.epoll.unregister(part.sight.monitor.fileno())
                 part.is_open = False
             part.sight.close()
-        self._idle = {each for each in self._idle if not _is_within(each, path)}
+        self._idle = {each for each in self._idle if not is_within(each, path)}
 
     def moved(self, old: RelPath, new: RelPath) -> None:
         """A directory has another name: so have the links in it, unless they are of no interest there."""
         if self._place.ignore(new, True):
             self.drop(old)
             return
-        for path in [each for each in self.parts if _is_within(each, old)]:
+        for path in [each for each in self.parts if is_within(each, old)]:
             part = self.parts.pop(path)
             part.path = RelPath(new + path[len(old) :])
             self.parts[part.path] = part
-        self._idle = {RelPath(new + each[len(old) :]) if _is_within(each, old) else each for each in self._idle}
+        self._idle = {RelPath(new + each[len(old) :]) if is_within(each, old) else each for each in self._idle}
 
     # ---- one link ----
 
@@ -290,10 +290,6 @@ def _most() -> int:
 def joined(above: bytes, name: bytes) -> RelPath:
     """A path below another; either may be empty."""
     return RelPath(above + b"/" + name if above and name else above or name)
-
-
-def _is_within(path: RelPath, above: RelPath) -> bool:
-    return not above or path == above or path.startswith(above + b"/")
 
 
 def _identity(found: os.stat_result) -> Identity:

@@ -122,8 +122,7 @@ class TargetIndex:
 
         A commit under way is waited for: it holds some of that, and gives it back.
         """
-        if self._commit is not None:
-            await asyncio.gather(self._commit, return_exceptions=True)
+        await self._committed()
         return self._ledger.in_question()
 
     def take_unswept(self) -> set[bytes]:
@@ -260,12 +259,18 @@ class TargetIndex:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     async def get_ready(self) -> None:
-        """Bring it up to date as far as possible, for a comparison with the source. BrokenIndex when it is lost."""
-        if self._commit is not None:
-            await asyncio.gather(self._commit, return_exceptions=True)
-        await self._write_down()
+        """Get ready to be compared with the source. BrokenIndex when it is lost.
+
+        What was touched and not committed stays in question: nothing is at rest for certain until that is done.
+        """
+        await self._committed()
         async with self._writing:
             await self._in_thread(self._ledger.fold)
+
+    async def _committed(self) -> None:
+        """Wait for a commit under way, whatever becomes of it."""
+        if self._commit is not None:
+            await asyncio.gather(self._commit, return_exceptions=True)
 
     async def close(self, *, clean: bool, within_s: float) -> None:
         """Let go of the file; ``clean``: nothing is under way at the target, so what is at rest is written."""

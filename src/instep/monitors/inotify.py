@@ -320,12 +320,8 @@ class InotifyMonitor:
                 node = watched.get(wd)
                 if node is None:
                     here = 0
-                    if mask & IN_Q_OVERFLOW:
-                        self._events += count
-                        self._overflow()
+                    if self._is_the_last(wd, mask, count, out):
                         return
-                    if wd == self._above and mask & IN_DELETE and os.fstat(self._root_fd).st_nlink == 0:
-                        self._root_gone(IN_DELETE_SELF, out)
                     continue
                 here = wd
                 prefix = node.path()
@@ -360,6 +356,16 @@ class InotifyMonitor:
                 last = name
                 out.append(make(Report, (RelPath(prefix + name), _ENTRY, mask != IN_ATTRIB, False, None)))
         self._events += count
+
+    def _is_the_last(self, wd: int, mask: int, count: int, out: list[Report]) -> bool:
+        """An event of no directory in the tree, after so many others: whether the queue overflowed with it."""
+        if mask & IN_Q_OVERFLOW:
+            self._events += count
+            self._overflow()
+            return True
+        if wd == self._above and mask & IN_DELETE and os.fstat(self._root_fd).st_nlink == 0:
+            self._root_gone(IN_DELETE_SELF, out)
+        return False
 
     def _directory(self, parent: Node, name: bytes, mask: int, pending: _Pending | None, out: list[Report]) -> None:
         """An entry of a directory, itself a directory, has come, gone or changed."""

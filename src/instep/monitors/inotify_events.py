@@ -7,18 +7,14 @@ before it was watched; an overflow; another file system mounted. Whoever acts on
 
 from __future__ import annotations
 
-import os
-
 from instep.linux.inotify import (
     EVENT,
-    IN_DELETE,
     IN_DELETE_SELF,
     IN_IGNORED,
     IN_ISDIR,
     IN_MOVE_SELF,
     IN_MOVED_FROM,
     IN_MOVED_TO,
-    IN_Q_OVERFLOW,
     IN_UNMOUNT,
 )
 from instep.model import EventReport, Report
@@ -60,12 +56,8 @@ class InotifyEvents(InotifyMonitor):
                 node = watched.get(wd)
                 if node is None:
                     here = 0
-                    if mask & IN_Q_OVERFLOW:
-                        self._events += count
-                        self._overflow()
+                    if self._is_the_last(wd, mask, count, out):
                         return
-                    if wd == self._above and mask & IN_DELETE and os.fstat(self._root_fd).st_nlink == 0:
-                        self._root_gone(IN_DELETE_SELF, out)
                     continue
                 here = wd
                 prefix = node.path()

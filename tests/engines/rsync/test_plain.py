@@ -80,10 +80,18 @@ def test_plain_files_in_plain_directories(planted: Place, styles: list[Style]) -
     assert_alike(planted)
 
 
-@pytest.mark.parametrize("where", ["", "d", "d/e", "d/e/79", "d/e/40"])
-def test_one_attribute_in_the_source(planted: Place, styles: list[Style], where: str) -> None:
+@pytest.mark.parametrize(
+    ("side", "where"),
+    [
+        *[("source", where) for where in ("", "d", "d/e", "d/e/79", "d/e/40")],
+        *[("target", where) for where in ("", "d", "d/e")],
+    ],
+)
+def test_one_attribute_of_a_file_in_the_source_or_of_a_directory(
+    planted: Place, styles: list[Style], side: str, where: str
+) -> None:
     rewrite(planted)
-    os.setxattr(planted.source / where, "user.x", b"y")
+    os.setxattr((planted.source if side == "source" else planted.target) / where, "user.x", b"y")
     assert_done(planted.sync(planted.engine(), *map(entry, [*NAMES, b"d", b"d/e"])))
     assert not any(style.plain for style in styles)
     assert_alike(planted)
@@ -94,15 +102,6 @@ def test_a_neighbour_that_comes_with_its_directory(planted: Place, styles: list[
     os.setxattr(planted.source / "d/e/79", "user.x", b"y")
     assert_done(planted.sync(planted.engine(), *map(entry, NAMES[:-1])))
     assert [(style.prune, style.plain) for style in styles] == [(True, False)]
-    assert_alike(planted)
-
-
-@pytest.mark.parametrize("where", ["", "d", "d/e"])
-def test_an_attribute_that_only_a_directory_of_the_target_has(planted: Place, styles: list[Style], where: str) -> None:
-    rewrite(planted)
-    os.setxattr(planted.target / where, "user.x", b"y")
-    assert_done(planted.sync(planted.engine(), *map(entry, [*NAMES, b"d", b"d/e"])))
-    assert not any(style.plain for style in styles)
     assert_alike(planted)
 
 

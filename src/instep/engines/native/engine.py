@@ -33,7 +33,7 @@ from instep.linux.libc import sync_file_system
 from instep.linux.openat import DIRECTORY
 from instep.logs import fields
 from instep.model import Batch, Change, Deletions, Failure, Landmarks, Outcome, Postponed, Progress
-from instep.paths import ROOT, RelPath, Scope
+from instep.paths import LEARNED_BYTES_MAX, ROOT, RelPath, Scope, is_within
 from instep.records import record
 from instep.serving import Values
 from instep.spec import MaxDelete
@@ -48,8 +48,6 @@ NOW_ENTRIES = 128
 """A directory with more entries than this, to be filled or removed, is bulk."""
 NOW_S = 0.010
 """The loop is not held longer than about this."""
-LEARNED_BYTES_MAX = 32 << 20
-"""So much of what was read for one batch is remembered, some 500,000 names; of the rest the index reads anew."""
 JOB_PATHS = 512
 JOB_ENTRIES = 2000
 RACY_WAIT_S = 1.0
@@ -212,7 +210,7 @@ class NativeEngine:
                         self._owed += [
                             (path, content, False)
                             for path, content, _ in tally.levels
-                            if change.scope is not Scope.TREE or not _covers(change.path, path)
+                            if change.scope is not Scope.TREE or not is_within(path, change.path)
                         ]
                         tally.levels = []
                 elif tally.large:
@@ -595,11 +593,6 @@ class NativeEngine:
         if self._target >= 0:
             os.close(self._target)
             self._target = -1
-
-
-def _covers(tree: bytes, path: bytes) -> bool:
-    """Whether a path is a tree's top, or below it."""
-    return not tree or path == tree or path.startswith(tree + b"/")
 
 
 def _nowhere() -> int:

@@ -20,7 +20,6 @@ from instep.core.filters import Filter
 from instep.engines.remote import agent
 from instep.engines.remote.connection import Connection, Reply
 from instep.engines.remote.contents import Contents
-from instep.engines.remote.learned import LEARNED_BYTES_MAX
 from instep.engines.remote.names import Large, Linked
 from instep.engines.remote.pace import Pace
 from instep.engines.remote.request import Frame, Item, Sent, Task
@@ -30,7 +29,7 @@ from instep.errors import TargetAway
 from instep.linux.openat import open_directory
 from instep.logs import fields
 from instep.model import Batch, Change, Deletions, Failure, Outcome, Postponed, Progress
-from instep.paths import Learned, RelPath, Scope
+from instep.paths import LEARNED_BYTES_MAX, Learned, RelPath, Scope
 
 log = logging.getLogger(__name__)
 

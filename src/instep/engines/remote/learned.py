@@ -7,10 +7,7 @@ import stat
 from collections.abc import Mapping
 
 from instep.paths import Learned
-from instep.records import named
-
-LEARNED_BYTES_MAX = 32 << 20
-"""So much of what was read for one batch is remembered, some 500,000 names; of the rest the index reads anew."""
+from instep.records import encoded, named
 
 
 def page(path: bytes, began_ns: int, infos: Mapping[str, os.stat_result], *, hard_links: bool) -> Learned | None:
@@ -31,7 +28,7 @@ def page(path: bytes, began_ns: int, infos: Mapping[str, os.stat_result], *, har
         mode = info.st_mode
         if info.st_ctime_ns >= began_ns or (hard_links and info.st_nlink > 1 and stat.S_ISREG(mode)):
             return None
-        name = os.fsencode(text)
+        name = encoded(text)
         if stat.S_ISDIR(mode):
             below.append(path + b"/" + name if path else name)
         pieces.append(named(name, info))
