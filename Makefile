@@ -7,6 +7,9 @@ SRC := src tests benchmarks
 JOBS ?= 2
 SOAK_S ?= 1800
 ROUNDS ?= 1000
+# What the image of a container sets for its own logs: each start of Python would compile all modules again, and
+# print in pieces.
+unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED
 # An environment holds absolute paths: one that was made elsewhere is made anew.
 ifneq ($(shell cat .venv/made-in 2>/dev/null),$(shell pwd -P))
 STALE := always

@@ -52,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if options.instep:
         peers.instep_command[:] = shlex.split(options.instep)
+    # An installed instep has its modules compiled; with this each start would compile them again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Ended from outside, it still unmounts and stops all that it started.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     console = Console(stderr=True)

@@ -54,6 +54,11 @@ def ran(launcher, *argv):
     end = asyncio.run(run(Program(argv, capture_bytes=1 << 16), umask=0o22, launcher=launcher))
     return f"{end.status} {end.output.decode()}{end.trouble}"
 
+def print(*values, end="\\n", flush=False):
+    # A whole line at a time: several processes may print, and Python may have been told not to buffer.
+    sys.stdout.write(" ".join(map(str, values)) + end)
+    sys.stdout.flush()
+
 def status(*names):
     for line in open("/proc/self/status"):
         if line.split(":")[0] in names:

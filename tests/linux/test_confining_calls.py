@@ -82,12 +82,10 @@ def test_a_group_may_have_a_name_and_be_taken_again() -> None:
         for _ in range(2):
             group = devices.Group(hierarchy, name)
             inside, outside = os.pipe()
-            sys.stdout.flush()
             if (child := os.fork()) == 0:
                 os.close(outside)
                 group.enter()
                 tried(os.open, "/dev/full", os.O_RDONLY)
-                sys.stdout.flush()
                 os.read(inside, 1)
                 os._exit(0)
             group.forget()
