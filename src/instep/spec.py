@@ -150,9 +150,6 @@ class MirrorSpec:
     force_delete: bool = False
     """The first comparison may delete as much as it finds."""
     one_file_system: bool = False
-    stamps_equal: bool = True
-    """A copy that had to be read to be found equal gets a newer ctime, so that it need not be read again. Not where the
-    target may be mirrored back: each side would then report the other's stamps for ever."""
     initial_sync: InitialSync = InitialSync.AUTO
     verify: Rounds | None = None
     """None: only what is reported, and what the comparison at start finds."""

@@ -40,10 +40,10 @@ def target(path: Path | bytes) -> TargetSpec:
     return TargetSpec(bytes(path))
 
 
-def refused(take: Callable[[], None]) -> str:
+def refused(take: Callable[[], None], code: str = "target-in-use") -> str:
     with pytest.raises(TargetError) as caught:
         take()
-    assert caught.value.code == "target-in-use"
+    assert caught.value.code == code
     return caught.value.what
 
 
@@ -68,6 +68,23 @@ def test_a_far_target_goes_by_its_address(make: Make) -> None:
     second.take(target(b"host:/other"))
     first.close()
     second.take(target(FAR))
+
+
+@pytest.mark.parametrize("deletes", [(True, True), (True, False), (False, True), (False, False)])
+def test_two_that_mirror_one_another_would_delete_what_is_not_brought_over_yet(
+    make: Make, tmp_path: Path, deletes: tuple[bool, bool]
+) -> None:
+    one, other, third = tmp_path / "one", tmp_path / "other", tmp_path / "third"
+    for place in (one, other, third):
+        place.mkdir()
+    (tmp_path / "link").symlink_to(other)
+    make(bytes(one), delete=deletes[0]).take(target(tmp_path / "link"))
+    back = make(bytes(tmp_path / "link"), delete=deletes[1])
+    back.take(target(third))  # a chain
+    if any(deletes):
+        assert "the other way round" in refused(lambda: back.take(target(one)), "target-mirrored-back")
+    else:
+        back.take(target(one))
 
 
 def test_another_directory_in_its_place_is_locked_anew(make: Make, tmp_path: Path) -> None:

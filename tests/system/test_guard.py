@@ -17,6 +17,8 @@ from tests.system.conftest import Start
 from tests.system.daemon_process import wait_until
 
 CONFIRM = signal.SIGRTMIN + 1
+LOOKS = 100
+"""With nothing new, 10 ms and more apart, before two daemons count as at rest: a change takes each a few of them."""
 
 both_engines = pytest.mark.parametrize("engine", ["native", "rsync"])
 
@@ -210,6 +212,46 @@ def test_a_target_around_the_target_of_another(start: Start, source: Path, targe
     assert start("--once", "--no-delete", source, target).ended() == 0
     assert (inner / "file").read_text() == "content"
     assert first.stop() == 0
+
+
+def test_two_that_mirror_one_another(start: Start, source: Path, target: Path) -> None:
+    """Each would delete what the other has not brought over yet; where neither deletes, both come to rest."""
+    (source / "file").write_text("content")
+    target.mkdir()
+    first = start(source, target)
+    first.wait_following()
+    second = start(target, source)
+    assert second.ended() == 2
+    text = second.text()
+    assert "error[target-mirrored-back]" in text
+    assert f"process {first.pid} of" in text
+    assert "nothing was changed" in text
+    assert first.stop() == 0
+    pair = [start(source, target, "--no-delete"), start(target, source, "--no-delete")]
+    for each in pair:
+        each.wait_following()
+    (source / "one").write_text("one")
+    wait_until((target / "one").exists, "one direction")
+    (target / "two").write_text("two")
+    (target / "one").write_text("changed")
+    wait_until(lambda: (source / "two").exists() and (source / "one").read_text() == "changed", "the other direction")
+    _rest(source, target)
+    assert not differences(source, target)
+
+
+def _rest(*roots: Path) -> None:
+    """Wait until nothing below has changed for many looks: on a machine that is slow for daemons, they are slow too."""
+    seen: list[int] = []
+    looks = 0
+
+    def rests() -> bool:
+        nonlocal seen, looks
+        now = [path.stat().st_ctime_ns for root in roots for path in sorted(root.rglob("*"))]
+        looks = looks + 1 if now == seen else 0
+        seen = now
+        return looks >= LOOKS
+
+    wait_until(rests, "both at rest")
 
 
 @pytest.mark.root

@@ -217,7 +217,6 @@ def _native_settings(built: Ground) -> Settings:
         delete_excluded=spec.delete_excluded,
         one_file_system=spec.one_file_system,
         dry_run=spec.dry_run,
-        stamps_equal=spec.stamps_equal,
         inplace_bytes=spec.inplace_bytes,
         large_bytes=min(LARGE_BYTES, spec.pace.big_bytes),
         bandwidth_bytes_per_s=spec.bandwidth_bytes_per_s,

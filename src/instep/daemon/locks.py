@@ -121,6 +121,8 @@ class TargetLocks:
                 clash = self._clash(real, record) if real and record["real"] else ""
                 if (clash or path == file) and not _ended_orphans_of(path, target):
                     raise _taken(target, record, clash)
+                if self._goes_back(real, record):
+                    raise _mirrored_back(target, record)
             fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 lock(fd)
@@ -167,6 +169,14 @@ class TargetLocks:
             inner, delete, excluded = theirs[len(_slashed(real)) :], spec.delete, spec.delete_excluded
             return "" if _spares(inner, spec.rules, delete=delete, delete_excluded=excluded) else "holds"
         return ""
+
+    def _goes_back(self, real: str, record: Record) -> bool:
+        """Whether the two mirror one another's target, and delete what they do not find in their source."""
+        if not real or real != os.path.realpath(record["source"]):
+            return False
+        return record["real"] == os.fsdecode(os.path.realpath(self._spec.source)) and (
+            self._spec.delete or record["delete"]
+        )
 
     def _record(self, target: TargetSpec, real: str) -> Record:
         spec = self._spec
@@ -239,6 +249,16 @@ def _taken(target: TargetSpec, owner: Record | Process | None, clash: str = "") 
         if clash and isinstance(owner, dict)
         else f"the target {name} is kept in step by another instep: {who}",
         fix="end that one first, or give another target",
+    )
+
+
+def _mirrored_back(target: TargetSpec, owner: Record) -> TargetError:
+    who = "process {pid} of {user} on {host}, since {since}, mirrors {source} to {target}".format_map(owner)
+    return TargetError(
+        "target-mirrored-back",
+        f"the target {os.fsdecode(target.address)} is itself the source of another instep, the other way round: {who}."
+        " Each would delete what the other has not brought over yet",
+        fix="end that one first; instep brings changes one way (with --no-delete on both sides it is allowed)",
     )
 
 

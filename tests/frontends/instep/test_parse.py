@@ -241,7 +241,6 @@ def test_values_have_the_types_of_their_fields() -> None:
 def test_every_field_of_a_specification_can_be_set() -> None:
     lands = {option.lands for option in options.MIRROR}
     given_otherwise = {"source", "targets", "pace", "preserve", "rule_sources", "state_needed", "rsync_program"}
-    given_otherwise |= {"stamps_equal"}  # for the front ends that stand in for others
     for each in fields(MirrorSpec):
         assert each.name in lands | given_otherwise
     assert {f"pace.{name}" for name in Pace._fields} <= lands

@@ -62,6 +62,7 @@ def bring(
     *,
     content: bool,
     leave: bool = True,
+    stamp: bool = False,
 ) -> Brought:
     """Make ``name`` in ``target`` what it is in ``source`` now.
 
@@ -74,6 +75,9 @@ def bring(
         tally: Takes the counts and failures.
         content: Whether the content may have been touched even though size and time agree.
         leave: Leave large files and those with several names alone, and note them.
+        stamp: A copy that had to be read to be found equal gets a newer ctime, so that the next comparison need not
+            read it again. For comparisons only: where the target is mirrored back, each side would report the other's
+            stamps for ever.
     """
     for attempt in range(RACES_MAX):
         try:
@@ -89,7 +93,9 @@ def bring(
         except OSError as error:
             return failed(tally, path, error, "cannot look at the target")
         try:
-            return reconcile(session, source, target, path, name, ours, theirs, tally, content=content, leave=leave)
+            return reconcile(
+                session, source, target, path, name, ours, theirs, tally, content=content, leave=leave, stamp=stamp
+            )
         except OSError as error:
             # What lstat saw may have been replaced before it was opened: look again, then believe the error.
             if error.errno not in RACED or attempt == RACES_MAX - 1:
@@ -109,6 +115,7 @@ def reconcile(
     *,
     content: bool,
     leave: bool,
+    stamp: bool,
 ) -> Brought:
     """``bring`` for a caller that has both lstat results. May raise OSError when they are out of date."""
     mode = ours.st_mode
@@ -129,7 +136,7 @@ def reconcile(
             if ours.st_size >= session.settings.large_bytes and what is not _ATTRIBUTES:
                 tally.large.append((path, ours.st_size))
                 return _LEFT
-        return _regular(session, source, target, path, name, theirs, what, tally)
+        return _regular(session, source, target, path, name, theirs, what, tally, stamp=stamp)
     if stat.S_ISDIR(mode):
         if what is _WRITE or what is _REPLACE:
             if session.settings.dry_run:
@@ -157,6 +164,8 @@ def _regular(
     theirs: os.stat_result | None,
     what: Step,
     tally: Tally,
+    *,
+    stamp: bool,
 ) -> Brought:
     if session.settings.dry_run:
         if what is not _COMPARE or theirs is None or not _holds_same(source, target, name, theirs.st_size):
@@ -169,7 +178,7 @@ def _regular(
         if not stat.S_ISREG(info.st_mode):
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))  # swapped since lstat: look again
         if theirs is not None and (what is _COMPARE or what is _ATTRIBUTES):
-            kept = _mend(session, opened, target, name, info, theirs, what, tally)
+            kept = _mend(session, opened, target, name, info, theirs, what, tally, stamp=stamp)
             if kept:
                 return _DONE
         if tally.full and not _fits(session, target, info.st_size):
@@ -217,6 +226,8 @@ def _mend(
     theirs: os.stat_result,
     what: Step,
     tally: Tally,
+    *,
+    stamp: bool,
 ) -> bool:
     """Keep the target's file if its content is right, mending attributes; False when it has to be written."""
     try:
@@ -235,10 +246,10 @@ def _mend(
             if session.attributes.to_existing(opened, existing, info, present):
                 tally.entries += 1
             elif (
-                what is _COMPARE
+                stamp
+                and what is _COMPARE
                 and info.st_ctime_ns >= present.st_ctime_ns
                 and session.settings.preserve.times
-                and session.settings.stamps_equal
             ):
                 # Proven equal: let the target's ctime say so, or the next comparison would read both again.
                 os.utime(existing, ns=(info.st_atime_ns, info.st_mtime_ns))

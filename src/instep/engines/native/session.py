@@ -27,7 +27,6 @@ class Settings(NamedTuple):
     delete_excluded: bool = False
     one_file_system: bool = False
     dry_run: bool = False
-    stamps_equal: bool = True
     """See ``spec.MirrorSpec``."""
     inplace_bytes: float = math.inf
     large_bytes: float = LARGE_BYTES

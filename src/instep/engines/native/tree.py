@@ -282,12 +282,14 @@ def _bring(
 ) -> Brought:
     whole = join(path, name)
     try:
-        return reconcile(session, source, target, whole, name, ours, theirs, tally, content=content, leave=True)
+        return reconcile(
+            session, source, target, whole, name, ours, theirs, tally, content=content, leave=True, stamp=True
+        )
     except OSError as error:
         if error.errno not in RACED:
             return failed(tally, whole, error, "cannot bring over")
         # Not what it was when it was listed (another worker may be at it too): look again.
-        return bring(session, source, target, whole, name, tally, content=content)
+        return bring(session, source, target, whole, name, tally, content=content, stamp=True)
 
 
 def _remove_extra(

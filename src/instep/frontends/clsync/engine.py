@@ -99,7 +99,6 @@ def _spec(settings: Settings, destination: bytes, rules: Rules) -> MirrorSpec:
         max_delete=MaxDelete(percent=100),
         preserve=COPIED,
         one_file_system=settings.one_file_system or settings.exclude_mount_points,
-        stamps_equal=False,
     )
 
 
