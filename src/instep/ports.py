@@ -118,7 +118,18 @@ class Engine(Protocol):
         """By what the open target is known again after a restart; None when that cannot be told."""
 
     def flush(self) -> None:
-        """Make what was written survive a power cut, as far as that is in our hands. Blocks; called in a thread."""
+        """Make what was written survive a power cut, as far as that is in our hands. Blocks; called in a thread.
+
+        Raises:
+            TargetAway: not reachable now.
+            OSError: the disk lost something that was written since the last call; this is not told again.
+        """
+
+    def distrust(self, changes: Sequence[Change]) -> None:
+        """What was written of these may be lost, though the kernel still shows it; when they come back, ask the disk.
+
+        Blocks; called in a thread.
+        """
 
     async def close(self) -> None:
         """Stop helpers and let go of the target; a running ``sync`` is cancelled first by the caller."""

@@ -108,6 +108,9 @@ class TellingEngine:
     def flush(self) -> None:
         """There is no disk."""
 
+    def distrust(self, changes: Sequence[Change]) -> None:
+        """Nor what could be lost on the way to it."""
+
     async def close(self) -> None:
         assert not self._in_air
 

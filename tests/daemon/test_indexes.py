@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
 import pytest
 
 from instep.core.changelog import ChangeLog
+from instep.daemon import target_index
 from instep.daemon.indexes import Indexes
 from instep.daemon.state import StateDirectory
 from instep.daemon.target import State, Target
@@ -33,6 +36,9 @@ class PaperEngine:
         self.known = True
         self.marks: Landmarks | None = HERE
         self.flushed = 0
+        self.flush_fails: list[Exception] = []
+        self.brought: list[Change] = []
+        self.distrusted: list[Change] = []
         self.connected: asyncio.Event | None = None
         self.refused = False
 
@@ -48,6 +54,7 @@ class PaperEngine:
     def prepare(self) -> None: ...
 
     def sync_now(self, batch: Batch) -> tuple[Outcome, Sequence[Change]]:
+        self.brought += batch.changes
         return Outcome(), ()
 
     async def sync(self, batch: Batch) -> Outcome:
@@ -58,6 +65,11 @@ class PaperEngine:
 
     def flush(self) -> None:
         self.flushed += 1
+        if self.flush_fails:
+            raise self.flush_fails.pop(0)
+
+    def distrust(self, changes: Sequence[Change]) -> None:
+        self.distrusted += changes
 
     async def close(self) -> None: ...
 
@@ -107,6 +119,18 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
 
 
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits follow at once."""
+    monkeypatch.setattr(target_index, "COMMIT_S", 0.01)
+
+
+async def until(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not done():  # noqa: ASYNC110  # what is waited for happens in another thread
+            await asyncio.sleep(0.01)
+
+
 def run(work: Coroutine[object, object, None]) -> None:
     asyncio.run(work)
 
@@ -117,6 +141,91 @@ async def first_life(desk: Desk) -> None:
     await desk.bring_all()
     await desk.close()
     assert desk.engine.flushed == 1
+
+
+LOST = OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.usefixtures("hurried")
+def test_what_the_disk_lost_is_brought_again_until_it_has_arrived(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    """The kernel tells of it once, and shows what is lost as if it were there."""
+
+    async def lives() -> None:
+        desk.new_life()
+        await desk.begin()
+        await desk.bring_all()
+        await until(lambda: desk.indexes.usable == [desk.target])
+        (desk.source / "a").write_text("changed")
+        engine = desk.engine
+        engine.flush_fails = [LOST, LOST]
+        engine.brought.clear()
+        desk.log.note(Report(RelPath(b"a"), Scope.ENTRY, content=False, is_dir=False), 0.0)
+        desk.target.kick()
+        await until(lambda: engine.flushed == 4)
+        expected = [(b"a", Scope.ENTRY, True)] * 2
+        assert [(each.path, each.scope, each.content) for each in engine.distrusted] == expected
+        assert [(each.path, each.scope, each.content) for each in engine.brought[1:]] == expected
+        await until(lambda: not desk.indexes.any_lossy)
+        await desk.close()
+
+    with caplog.at_level(logging.INFO):
+        run(lives())
+    assert [record.message for record in caplog.records if "disk" in record.message] == [
+        "target-disk-lost-writes",  # once, though it happened twice
+        "target-disk-well-again",
+    ]
+
+
+def test_what_the_disk_lost_at_the_end_is_in_question_in_the_next_life(desk: Desk) -> None:
+    async def lives() -> None:
+        await first_life(desk)
+        desk.new_life()
+        assert not await desk.begin()
+        (desk.source / "a").write_text("changed")
+        desk.log.note(Report(RelPath(b"a"), Scope.ENTRY, content=True, is_dir=False), 0.0)
+        desk.target.kick()
+        desk.engine.flush_fails = [LOST]
+        await desk.close()
+        assert desk.indexes.any_lossy
+        assert [each.path for each in desk.engine.distrusted] == [b"a"]
+        desk.new_life()
+        assert not await desk.begin()
+        assert (b"a", Scope.ENTRY) in await desk.differences()
+        await desk.close()
+
+    run(lives())
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_target_that_is_away_when_it_should_flush_is_waited_for(desk: Desk) -> None:
+    async def lives() -> None:
+        desk.new_life()
+        await desk.begin()
+        desk.engine.flush_fails = [TargetAway("gone just now")]
+        await desk.bring_all()
+        await until(lambda: desk.engine.flushed == 2)
+        await until(lambda: desk.indexes.usable == [desk.target])
+        assert not desk.engine.distrusted
+        await desk.close()
+
+    run(lives())
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_defect_costs_the_index_and_nothing_else(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    async def lives() -> None:
+        desk.new_life()
+        await desk.begin()
+        desk.engine.flush_fails = [ZeroDivisionError()]
+        await desk.bring_all()
+        await until(lambda: desk.target.index is None)
+        await desk.close()
+        desk.new_life()
+        assert await desk.begin()
+        await desk.close()
+
+    run(lives())
+    assert [record.message for record in caplog.records] == ["index-crashed", "index-given-up"]
 
 
 def test_what_was_brought_over_is_known_in_the_next_life(desk: Desk) -> None:

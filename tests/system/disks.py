@@ -15,6 +15,8 @@ from tests.system.daemon_process import wait_until
 
 DISK_KINDS = ("ext4", "xfs", "btrfs")
 IMAGE_BYTES = {"ext4": 64 << 20}
+PACKED_BYTES = 2065 * 4096
+"""Up to here an ext4 of 64 MB with a journal of 4 MB and packed metadata has all but contents (dumpe2fs, debugfs)."""
 LARGE_BYTES = 512 << 20
 """xfs takes no less than 300 MB, and the image is sparse."""
 
@@ -44,6 +46,34 @@ class Disks:
             file.truncate(IMAGE_BYTES.get(kind, LARGE_BYTES))
         subprocess.run([f"mkfs.{kind}", "-q", *WORDS.get(kind, ()), image], check=True, capture_output=True)
         return self.mount(self._base / kind, "-o", "loop", str(image))
+
+    def promising(self) -> Path:
+        """A file system that takes more than its disk has room for, as one on a thin volume does: see ``exhausted``."""
+        if shutil.which("mkfs.ext4") is None:
+            pytest.skip("there is no mkfs.ext4")
+        pool = self.mount(self._base / "pool", "-t", "tmpfs", "-o", "size=48M", "none")
+        image = pool / "image"
+        with image.open("wb") as file:
+            file.truncate(64 << 20)
+        # All that is not content stands at the begin, and has its room.
+        words = ("-b", "4096", "-J", "size=4", "-E", "packed_meta_blocks=1,lazy_itable_init=0,lazy_journal_init=0")
+        subprocess.run(["mkfs.ext4", "-q", *words, image], check=True, capture_output=True)
+        with image.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, PACKED_BYTES)
+        return self.mount(self._base / "promising", "-o", "loop", str(image))
+
+    @contextlib.contextmanager
+    def exhausted(self) -> Iterator[None]:
+        """Meanwhile contents that are written to ``promising()`` are lost: its disk has no room for them."""
+        subprocess.run(["sync", "--file-system", self._base / "promising"], check=True)
+        filler = self._base / "pool" / "filler"
+        with filler.open("wb") as file, contextlib.suppress(OSError):
+            while True:
+                os.write(file.fileno(), bytes(1 << 20))
+        try:
+            yield
+        finally:
+            filler.unlink()
 
     def unmount(self, kind: str) -> Path:
         """Take a disk off, so that its image can be worked on; the image.

@@ -8,16 +8,19 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.system.compare import snapshot
+from tests.system import unhurried
+from tests.system.compare import differences, snapshot
 from tests.system.conftest import Start
 from tests.system.daemon_process import DaemonProcess, wait_until
 from tests.system.disks import Disks
 from tests.system.faults import ENGINES, reported_anew, written
 
 Mount = Callable[..., Path]
+DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
 
 def fill(root: Path) -> None:
@@ -121,6 +124,45 @@ def test_bad_sectors(start: Start, source: Path, disks: Disks, engine: str) -> N
         daemon.wait_event("path-well-again")
     daemon.wait_equal(source, target)
     assert daemon.stop() == 0
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("engine", ["native", "rsync", "remote"])
+def test_a_disk_that_has_promised_more_than_it_has(
+    start: Start, source: Path, disks: Disks, request: pytest.FixtureRequest, engine: str
+) -> None:
+    """Writes are lost without a word, but to who asks; until it is mounted again all looks as if it were there."""
+    disk = disks.promising()
+    target = disk / "target"
+    fill(source)
+    written(source / "d1" / "big", "old", 3_000_000)
+    where = [str(source), str(target)]
+    if engine == "remote":
+        where = ["--ssh", request.getfixturevalue("sshd").ssh, str(source), f"there:{target}"]
+    more: dict[str, Any] = {"program": Path(unhurried.__file__), "environment": {"INSTEP_COMMIT_S": "0.2"}}
+    daemon = start(*where, f"--engine={engine}", **more)
+    daemon.wait_following()
+    daemon.wait_equal(source, target)
+    with disks.exhausted():
+        written(source / "d0" / "f0", "new", 100_000)
+        written(source / "d1" / "big", "new", 4_000_000)
+        daemon.wait_event("target-disk-lost-writes")
+    daemon.wait_event("target-disk-well-again")
+    subprocess.run(["sync", "--file-system", disk], check=True)
+    DROP_CACHES.write_text("3")
+    daemon.wait_equal(source, target)
+    # The same once more, with nobody left to mend it but the next daemon.
+    with disks.exhausted():
+        written(source / "d0" / "f3", "new", 16_000_000)
+        daemon.wait_event("target-disk-lost-writes", count=2)
+        assert daemon.stop() == 0
+        once = start(*where, f"--engine={engine}", "--once", **more)
+        assert once.ended() == 1
+        assert once.events("target-disk-lost-writes")
+    once = start(*where, f"--engine={engine}", "--once", **more)
+    assert once.ended() == 0, once.text()
+    DROP_CACHES.write_text("3")
+    assert not differences(source, target)
 
 
 SHORT_NAMES = r"""

@@ -88,6 +88,10 @@ class FarEngine:
         """As the engine does."""
         self._engine.flush()
 
+    def distrust(self, changes: Sequence[Change]) -> None:
+        """As the engine does."""
+        self._engine.distrust(changes)
+
     async def close(self) -> None:
         """As the engine does."""
         await self._engine.close()

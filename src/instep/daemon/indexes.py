@@ -157,6 +157,11 @@ class Indexes:
                 note(Report(ROOT, Scope.ENTRY, content=False, is_dir=True))
         return compared
 
+    @property
+    def any_lossy(self) -> bool:
+        """Whether the disk of a target has lost something of what was brought over."""
+        return any(index.is_lossy for index in self._indexes)
+
     async def close(self, *, clean: bool, within_s: float) -> None:
         """Write what is at rest, as far as that can be done in this time, and let go of all files."""
         for index in self._indexes:

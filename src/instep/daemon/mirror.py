@@ -160,12 +160,15 @@ class Mirror:
             if spec.verify is not None and not spec.once and not spec.dry_run:
                 self._start_verifying(built, spec.verify)
             try:
-                return await self._ended
+                end = await self._ended
             finally:
                 if ticking is not None:
                     ticking.cancel()
         finally:
             await self._close()
+        if end is End.DONE and self._indexes is not None and self._indexes.any_lossy:
+            return End.INCOMPLETE
+        return end
 
     async def _open_targets(self) -> None:
         """Begin to open all targets; those on this machine, which takes no time, are open when this returns."""

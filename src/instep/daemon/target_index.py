@@ -16,12 +16,13 @@ from typing import TypeVar
 
 from instep.daemon.reader import Reader
 from instep.daemon.target import Target
+from instep.errors import TargetAway
 from instep.index.journal import Touched
 from instep.index.ledger import Commit, Ledger, NotBelieved, discard
 from instep.index.store import BrokenIndex
 from instep.logs import fields
-from instep.model import Batch, Landmarks, Outcome
-from instep.paths import ROOT
+from instep.model import Batch, Change, Landmarks, Outcome
+from instep.paths import ROOT, RelPath, Scope
 from instep.records import Names, is_directory, path_of
 from instep.workers import WorkerDied
 
@@ -35,11 +36,19 @@ PENDING_MAX = 100_000
 """With more paths pending than this a commit is put off: it would look at each of them."""
 TOUCHED_MAX = 1_000_000
 """With more paths worked on and never at rest it would cost more memory than it saves time."""
+DISTRUSTED_MAX = 10_000
+"""If more paths than this may be lost at the target's disk, all are taken to be."""
+LOSSES_COUNTED_MAX = 6
+"""A disk that goes on losing what it is given is given it again ever later, up to 2 ** 6 times COMMIT_S."""
 CLOCK_STEP_S = 0.5
 """If the system's clock moved by more against the monotonic one, its times prove nothing."""
 
 Drain = Callable[[], bool]
 """Take in what the monitor has; whether there is nothing left, so that all that happened before is pending by now."""
+
+
+class _LostAtDisk(Exception):
+    """What was written to the target did not all reach its disk."""
 
 
 class TargetIndex:
@@ -60,6 +69,8 @@ class TargetIndex:
         self._commit: asyncio.Task[None] | None = None
         self._clocks_s = _between_clocks_s()
         self._recognised = False
+        self._closing = False
+        self._losses = 0
         self._writing = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "instep-index")  # One, so that the steps of a commit stay in order.
 
@@ -95,6 +106,11 @@ class TargetIndex:
         except BrokenIndex as error:
             self.doubt = f"it is broken: {error}"
             self._give_up(str(error))
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether the target's disk lost something that was written, and has not been seen to hold it since."""
+        return self._losses > 0
 
     def root_differs(self) -> bool:
         """Whether the root directory's own attributes have to be brought over."""
@@ -186,16 +202,24 @@ class TargetIndex:
         finally:
             self._commit = None
             if self.target.index is self and self._ledger.touched and self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(COMMIT_S, self._due)
+                wait_s = COMMIT_S * 2 ** min(self._losses, LOSSES_COUNTED_MAX)
+                self._timer = asyncio.get_running_loop().call_later(wait_s, self._due)
 
     async def _write_down(self) -> None:
         """Make what is at rest a part of the index."""
         async with self._writing:
-            if self.target.index is self and self.target.pending() <= PENDING_MAX:
+            if self.target.index is not self or self.target.pending() > PENDING_MAX:
+                return
+            try:
                 await self._commit_touched()
+            except Exception:
+                # A defect must not end the mirror, nor leave it with an index that says too much.
+                log.exception("index-crashed", extra=fields(target=self.target.name, fix="please report it"))
+                self._give_up("it failed unexpectedly")
 
     async def _commit_touched(self) -> None:
         commit = self._ledger.take()
+        lost: _LostAtDisk | None = None
         held = (
             self.target.deletions.held is not None
         )  # The target has names then that no scan of the source would find.
@@ -213,10 +237,46 @@ class TargetIndex:
             self._give_up(str(error))
         except WorkerDied:
             pass  # Said by the pool; tried again.
+        except TargetAway as away:
+            log.debug("index-waits", extra=fields(target=self.target.name, reason=str(away)))
+        except _LostAtDisk as error:
+            lost = error
         finally:
             if not done and self.target.index is self:
                 self._ledger.give_back(commit, commit.began)
                 await self._in_thread(self._abort)
+        if lost is not None:
+            await self._bring_again(lost)
+        elif done and commit.began and self._losses:
+            self._losses = 0
+            log.info("target-disk-well-again", extra=fields(target=self.target.name))
+
+    async def _bring_again(self, lost: _LostAtDisk) -> None:
+        """The disk lost something written since the last commit; nobody can say what, so all of that is looked at."""
+        question = self._ledger.in_question()
+        if len(question) > DISTRUSTED_MAX:
+            question = {ROOT: Scope.TREE}
+        log.log(
+            logging.DEBUG if self._losses else logging.ERROR,
+            "target-disk-lost-writes",
+            extra=fields(
+                target=self.target.name,
+                reason=str(lost),
+                paths=len(question),
+                now="what was written since the disk was last heard of is read back from it at the next start"
+                if self._closing
+                else "what was written since the disk was last heard of is read back from it, and written again",
+                fix="look after the disk (dmesg tells more), or give it room if it has promised more than it has",
+            ),
+        )
+        self._losses += 1
+        changes = [
+            Change(RelPath(path), scope, content=True, is_dir=scope is Scope.TREE) for path, scope in question.items()
+        ]
+        await self._in_thread(lambda: self.target.engine.distrust(changes))
+        if not self._closing:
+            self.target.look_again(changes)
+            self.target.kick()
 
     async def _read_and_write(self, commit: Commit) -> bool:
         ledger, target = self._ledger, self.target
@@ -237,7 +297,10 @@ class TargetIndex:
         back = _take_out(records, pending, covering)
         gone = [path for path in commit.directories if _is_no_directory(records, path)]
         whole = await target.engine.landmarks() if ROOT in trees else None
-        await self._in_thread(target.engine.flush)
+        try:
+            await self._in_thread(target.engine.flush)
+        except OSError as error:
+            raise _LostAtDisk(error.strerror) from error
         await self._in_thread(lambda: ledger.finish(records, pending if trees else (), gone, whole=whole))
         if target.index is self:
             ledger.give_back(commit, back)
@@ -275,6 +338,7 @@ class TargetIndex:
     async def close(self, *, clean: bool, within_s: float) -> None:
         """Let go of the file; ``clean``: nothing is under way at the target, so what is at rest is written."""
         self._cancel_timer()
+        self._closing = True
         if clean and self.target.index is self:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(within_s):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from instep.core.deletions import is_limited
+from instep.engines.native.cache import forget
 from instep.engines.native.content import SMALL_BYTES, Brake, Cancelled
 from instep.engines.native.links import Links, bring_linked, seek
 from instep.engines.native.moves import move
@@ -340,6 +341,11 @@ class NativeEngine:
     def flush(self) -> None:
         """Sync the target's file system; may take as long as its disk."""
         sync_file_system(self._target)
+
+    def distrust(self, changes: Sequence[Change]) -> None:
+        """See ``instep.ports.Engine``. Takes as long as it takes to open all these files."""
+        for change in changes:
+            forget(self._target, change.path, below=change.scope is Scope.TREE)
 
     async def close(self) -> None:
         """Stop copies and workers, let go of the target."""

@@ -63,6 +63,8 @@ SUCCESSION_S = 10.0
 HEADER = struct.Struct("<IBI")
 OPERATION = struct.Struct("<BBHI")
 RESULT = struct.Struct("<IBI")
+FAILURE = struct.Struct("<HB")
+"""Of FAILED: errno and a place."""
 ATTRIBUTES = struct.Struct("<IIIqqI")
 """mode, uid, gid, atime in ns, mtime in ns, length of the xattrs that follow."""
 HELLO_BODY = struct.Struct("<HBBIII")
@@ -709,6 +711,8 @@ class Writer:
         self.is_root = self.uid == 0
         self.looks_at_xattrs = bool(keep & (KEEP_XATTRS | KEEP_ACLS))
         self.alive = alive
+        self.doubts_cache = False
+        """Something that was written is lost, and the kernel may still show it."""
         self.cwd = -1
         self.parent = b""
         self._inherits = False
@@ -719,6 +723,11 @@ class Writer:
         self._fills = False
         self._mark = TEMPORARY_PREFIX + b"%s-%x-" % (os.urandom(4).hex().encode(), os.getpid())
         self._count = 0
+
+    def read_from_disk(self, fd: int) -> None:
+        """Let this file be read from the disk itself, if there is reason to doubt what the kernel remembers of it."""
+        if self.doubts_cache:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     # -- directories ----------------------------------------------------------------------------------------------
 
@@ -875,6 +884,7 @@ class Writer:
             return False
         try:
             present = os.fstat(fd)
+            self.read_from_disk(fd)
             if (present.st_dev, present.st_ino) != (theirs.st_dev, theirs.st_ino) or not same(fd):
                 return False
             try:
@@ -1473,8 +1483,10 @@ class Streams:
         stream.partial = partial_name(name, bytes(rest[8 : 8 + DIGEST]))
         try:
             self._open(stream)
-            if stream.old >= 0 and not flags & SIGN_ONLY and token_of(os.fstat(stream.old)) == rest[8 + DIGEST :]:
-                stream.as_left = True
+            if stream.old >= 0:
+                self.writer.read_from_disk(stream.old)
+                known = token_of(os.fstat(stream.old)) == rest[8 + DIGEST :] and not self.writer.doubts_cache
+                stream.as_left = known and not flags & SIGN_ONLY
         except BaseException:
             stream.close()
             raise
@@ -2054,10 +2066,14 @@ class Agent:
             raise ProtocolError("no such frame")
 
     def _sync(self, number: int) -> None:
-        if self.writer is not None and _libc is not None:
-            _libc.syncfs(self.writer.root)
+        lost = b""
+        if self.writer is not None and _libc is not None and _libc.syncfs(self.writer.root) < 0:
+            why = ctypes.get_errno()
+            if why not in (errno.ENOSYS, errno.EINVAL, errno.EPERM):
+                self.writer.doubts_cache = True
+                lost = RESULT.pack(0, FAILED, FAILURE.size) + FAILURE.pack(why, AT_OPERATION)
         with contextlib.suppress(OSError):
-            self.say(ACK, number, b"")
+            self.say(ACK, number, lost)
 
     # -- opening --------------------------------------------------------------------------------------------------
 
@@ -2180,7 +2196,7 @@ class Agent:
                     if code == CD:
                         lost = True
                     place = error.place if isinstance(error, Refused) else AT_DIRECTORY if code == CD else AT_OPERATION
-                    status, payload = FAILED, struct.pack("<HB", error.errno or errno.EIO, place)
+                    status, payload = FAILED, FAILURE.pack(error.errno or errno.EIO, place)
                 if status != OK or payload:
                     found.append(RESULT.pack(index, status, len(payload)) + payload)
         finally:

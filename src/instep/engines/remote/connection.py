@@ -304,12 +304,16 @@ class Connection:
 
         Raises:
             TargetAway: the connection is gone.
+            OSError: something is lost.
         """
         if self.gone:
             raise TargetAway(self.gone)
         future = self._expect(0)
         self._write(agent.frame(agent.SYNC, self._number, b""))
-        await future
+        for _, status, payload in (await future).results:
+            if status == agent.FAILED:
+                number = agent.FAILURE.unpack(payload)[0]
+                raise OSError(number, os.strerror(number))
 
     async def room(self) -> None:
         """Wait until the window lets more bulk out.

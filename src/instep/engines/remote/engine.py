@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import struct
@@ -251,11 +250,17 @@ class RemoteEngine:
         return Landmarks(identity, frozenset(name for name in listing if name))
 
     def flush(self) -> None:
-        """Let the far kernel write everything to its disk. Blocks; called in a thread."""
+        """Let the far kernel write everything to its disk; see ``instep.ports.Engine``."""
         tie = self._tie
-        if tie is not None:
-            with contextlib.suppress(TargetAway, TimeoutError):
-                asyncio.run_coroutine_threadsafe(tie.connection.flush(), tie.loop).result(FLUSH_S)
+        if tie is None:
+            raise TargetAway("there is no connection")
+        try:
+            asyncio.run_coroutine_threadsafe(tie.connection.flush(), tie.loop).result(FLUSH_S)
+        except TimeoutError:
+            raise TargetAway(f"its disk has not taken everything within {FLUSH_S:g} s") from None
+
+    def distrust(self, changes: Sequence[Change]) -> None:
+        """Nothing to do: the agent reads from its disk itself since it told of the loss."""
 
     async def close(self) -> None:
         """Let go of the far side."""

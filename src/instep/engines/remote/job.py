@@ -342,7 +342,7 @@ class Job:
                 else:
                     self.failed(path, "cannot bring over: a directory stands there that cannot be removed")
         elif status == agent.FAILED:
-            number, place = struct.unpack("<HB", payload)
+            number, place = agent.FAILURE.unpack(payload)
             if sent.code == agent.CHECK and number in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 self._again(sent)
             else:
@@ -369,7 +369,7 @@ class Job:
             Why that would not help; empty when it will.
         """
         if status == agent.FAILED:
-            return f"cannot open the target directory: {os.strerror(struct.unpack('<HB', payload)[0])}"
+            return f"cannot open the target directory: {os.strerror(agent.FAILURE.unpack(payload)[0])}"
         if status != agent.NO_DIRECTORY:
             raise TargetAway("the agent gave an answer that does not fit")
         there = struct.unpack("<H", payload)[0]
@@ -494,7 +494,7 @@ class Job:
             if status == agent.OK:
                 self.outcome.deleted += struct.unpack("<I", payload)[0] if len(payload) == 4 else 0
             elif status == agent.FAILED:
-                self.error(frame.operations[index].path, *struct.unpack("<HB", payload))
+                self.error(frame.operations[index].path, *agent.FAILURE.unpack(payload))
                 well = False
             elif status != agent.NO_DIRECTORY:
                 well = False

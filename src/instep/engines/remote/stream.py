@@ -390,7 +390,7 @@ class Sender:
         while len(self._waiting) > keep:
             for _, status, payload in (await self._waiting.pop(0)).results:
                 if status == agent.FAILED and well:
-                    self._job.error(self._path, *struct.unpack("<HB", payload))
+                    self._job.error(self._path, *agent.FAILURE.unpack(payload))
                 well = False
         if not well:
             self._broken = True
@@ -416,7 +416,7 @@ class Sender:
                 job.failed(self._path, "cannot bring over: a directory stands there that cannot be removed")
                 return None
             elif status == agent.FAILED:
-                number, place = struct.unpack("<HB", answer)
+                number, place = agent.FAILURE.unpack(answer)
                 if number == errno.ENOENT and self._only_compare:
                     raise Differs
                 if code != agent.ABORT:

@@ -12,7 +12,6 @@ import errno
 import functools
 import os
 import stat
-import struct
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
@@ -194,7 +193,7 @@ class RemoteVerifier:
     def _not_listed(self, each: _Look, status: int, payload: bytes) -> list[Difference]:
         if status != agent.FAILED:
             raise TargetAway("the agent gave an answer that does not fit")
-        number = struct.unpack("<HB", payload)[0]
+        number = agent.FAILURE.unpack(payload)[0]
         ours = look(self._source, each.path)
         if ours is None:
             return []
@@ -395,7 +394,7 @@ class RemoteVerifier:
         for index, status, payload in (await self._request(frame)).results:
             path = asked.get(index, b"")
             if status == agent.FAILED and index in asked:
-                number = struct.unpack("<HB", payload)[0]
+                number = agent.FAILURE.unpack(payload)[0]
                 if number not in _NOT_THERE:
                     found[path] = OSError(number, os.strerror(number))
             elif status == agent.OK and index in asked:
@@ -439,7 +438,7 @@ class RemoteVerifier:
         theirs: dict[int, bytes | OSError] = {}
         for index, status, payload in reply.results:
             if index in asked:
-                number = struct.unpack("<HB", payload)[0] if status == agent.FAILED else errno.ENOENT
+                number = agent.FAILURE.unpack(payload)[0] if status == agent.FAILED else errno.ENOENT
                 theirs[asked[index]] = payload if status == agent.OK else OSError(number, os.strerror(number))
         found: list[Difference] = []
         for number, (each, _, _) in enumerate(some):

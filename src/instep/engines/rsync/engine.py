@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import shutil
@@ -626,14 +625,20 @@ class RsyncEngine:
         return Landmarks(self._address.argument + b" %d" % (self._target_id or (0, 0))[1], frozenset(names))
 
     def flush(self) -> None:
-        """Sync the file system of a target on this machine, unless it is away; a far one looks after itself."""
-        if self._address.reach is Reach.LOCAL:
-            with contextlib.suppress(OSError):
-                fd = os.open(self._address.path or b"/", DIRECTORY & ~os.O_NOFOLLOW)
-                try:
-                    sync_file_system(fd)
-                finally:
-                    os.close(fd)
+        """Sync the file system of a target on this machine; a far one looks after itself."""
+        if self._address.reach is not Reach.LOCAL:
+            return
+        try:
+            fd = os.open(self._address.path or b"/", DIRECTORY & ~os.O_NOFOLLOW)
+        except OSError as error:
+            raise TargetAway(f"cannot open it: {error.strerror}") from error
+        try:
+            sync_file_system(fd)
+        finally:
+            os.close(fd)
+
+    def distrust(self, changes: Sequence[Change]) -> None:
+        """Nothing to do: what may have another content is written anew, and not compared."""
 
     # ---- the end ----
 
