@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -226,6 +227,25 @@ def test_directories_move_in_out_and_within(live: DaemonProcess, source: Path, t
     (outside / "gone" / "deep").rename(source / "back")
     (source / "up").rename(source / "back" / "er" / "up")
     (source / "back" / "er" / "up" / "last").write_text("w")
+    finish(live, source, target)
+
+
+def test_a_directory_moved_onto_a_name_that_was_there_for_a_moment(
+    live: DaemonProcess, source: Path, target: Path
+) -> None:
+    """What was written into it just before is not in the target's old one, which a rename would take as it is."""
+    (source / "old").mkdir()
+    (source / "old" / "kept").write_text("kept")
+    (source / "aside").mkdir()
+    live.wait_equal(source, target)
+    (source / "aside").rename(source / "moved")  # From here on no monitor remembers where directories are.
+    live.wait_equal(source, target)
+    live.tell(signal.SIGSTOP)
+    (source / "new").mkdir()
+    (source / "new").rmdir()
+    (source / "old" / "more").write_text("more")
+    (source / "old").rename(source / "new")
+    live.tell(signal.SIGCONT)
     finish(live, source, target)
 
 

@@ -127,8 +127,11 @@ class ChangeLog:
             if is_dir and len(self._covered) < COVERED_MAX:
                 self._covered[path] = above
             return
-        clean_for = 0 if moved_from is None else self._clean_for(moved_from)
         change = self._last.get(path)
+        clean_for = 0
+        if moved_from is not None and (change is None or change.scope is not _TREE or change.moved_from is not None):
+            # Else that TREE may stand for what was reported below it, and nobody looks below what is just renamed.
+            clean_for = self._clean_for(moved_from)
         if change is not None and change.seq >= self._given_out:
             change.last_s = now_s
             if scope > change.scope:  # noqa: PLR1730  # max() is a call, and this is the hot path
