@@ -129,6 +129,17 @@ def disturb(root: bytes, outside: bytes, seed: int, count: int, pause_s: float) 
         os.rename(other, one)
         os.rename(one, other)
 
+    def take_the_place(one: bytes, other: bytes) -> None:
+        """What was there for a moment, with what came into the other meanwhile, is soon told from it no more."""
+        os.mkdir(other)
+        path = descend(one, [draw.choice(NAMES)])
+        try:
+            write(path, os.O_CREAT)
+        finally:
+            let_go(path)
+        os.rmdir(other)
+        os.rename(one, other)
+
     table: list[tuple[int, Act]] = [
         (14, lambda one, _: os.mkdir(one)),
         (6, grow),
@@ -145,6 +156,7 @@ def disturb(root: bytes, outside: bytes, seed: int, count: int, pause_s: float) 
         (4, exchange),
         (3, move_three),
         (4, fro),
+        (4, take_the_place),
         (4, lambda one, _: on_file(one, os.O_RDONLY, lambda fd: os.fchmod(fd, draw.choice(MODES)))),
         (3, lambda one, _: os.symlink(draw.choice((b"x", b"..", b"a", outside)), one)),
         (4, lambda one, other: os.link(one, other, follow_symlinks=False)),
