@@ -138,6 +138,25 @@ def test_attributes_alone(rig: Rig) -> None:
     rig.clean(rig.tree())
 
 
+@pytest.mark.parametrize("now", [True, False])
+@pytest.mark.parametrize("names", [1, 2])
+@pytest.mark.parametrize("size", [3, 200_000, 3_000_000])
+def test_a_new_time_alone_leaves_that_of_the_directory(rig: Rig, size: int, names: int, now: bool) -> None:
+    """The agent may write the file anew for it, which the directory shows."""
+    os.mkdir(rig.s(b"d"))
+    os.mkdir(rig.s(b"d/e"))
+    paths = [b"d/f%d" % number for number in range(names)]
+    for path in paths:
+        write(rig.s(path), b"y" * size)
+    rig.clean(rig.tree())
+    for path in paths:
+        os.utime(rig.s(path), (1, 1))
+    rig.clean(rig.bring(*paths, content=False, now=now))
+    os.rmdir(rig.d(b"d/e"))
+    os.utime(rig.d(b"d"), ns=(0, os.stat(rig.s(b"d")).st_mtime_ns))
+    rig.clean(rig.bring(b"d/e", content=False, now=now))
+
+
 @pytest.mark.parametrize("size", [600_000, 1 << 20, 2_000_000, 5_000_000, 8 << 20, 12_000_000])
 def test_large_files(rig: Rig, size: int) -> None:
     data = os.urandom(size)

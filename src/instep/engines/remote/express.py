@@ -55,7 +55,6 @@ def _express(
     frame.enter(parent, item)
     known = record(info) if session.settings.learns else b""
     frame.add(Sent(agent.PUT, change.path, item, len(data), record=known), name, session.owned(head), data)
-    if change.content:
-        head = session.attributes(os.fstat(directory), session.xattrs(directory))
-        frame.add(Sent(agent.SELF, parent, Item(Task.ATTRIBUTES, parent)), b"", head)
+    head = session.attributes(os.fstat(directory), session.xattrs(directory))
+    frame.add(Sent(agent.SELF, parent, Item(Task.ATTRIBUTES, parent)), b"", head)
     return frame

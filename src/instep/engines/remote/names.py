@@ -155,18 +155,15 @@ class Names:
         kind = stat.S_IFMT(mode)
         if kind == stat.S_IFREG:
             self.file(item, directory, parent, name, info)
-            if item.content or self.take_links:  # The first name of several may be new there.
-                self.found.touched[parent] = None
         elif kind == stat.S_IFDIR:
             if self.planned("make ", item.path):
                 return
             self.frame.enter(parent, item)
             self.frame.add(Sent(agent.MKDIR, item.path, item), name)
-            if item.content:
-                self.found.touched[parent] = None
         else:
             self.special(item, directory, parent, name, info)
-            self.found.touched[parent] = None
+        # Even for attributes alone: with another time a small file is written anew over there.
+        self.found.touched[parent] = None
 
     def file(
         self,
