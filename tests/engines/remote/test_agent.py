@@ -94,6 +94,33 @@ def test_a_name_that_is_no_name_is_refused(peer: Peer, places: tuple[Path, Path]
     assert untouched(places[1])
 
 
+@pytest.mark.parametrize("what", ["made again", "made for all to see", "gone", "moved with what is above"])
+def test_a_directory_that_is_never_filled_leaves_nothing(peer: Peer, places: tuple[Path, Path], what: str) -> None:
+    """It was made out of sight; its source went before it was told what is in it."""
+    root = places[0]
+    hidden = operation(agent.MKDIR, agent.HIDDEN, b"x")
+    peer.batch(operation(agent.CD, 0, b"d"), hidden)
+    peer.batch(operation(agent.CD, 0, b"d/x"), operation(agent.PUT, 0, b"lost", attributes() + b"data"))
+    assert [name[:8] for name in os.listdir(root / "d")] == [".instep-"]
+    there = "d"
+    if what == "made again":
+        peer.batch(operation(agent.CD, 0, b"d"), hidden)
+    elif what == "made for all to see":
+        peer.batch(operation(agent.CD, 0, b"d"), operation(agent.MKDIR, 0, b"x"))
+    elif what == "gone":
+        peer.batch(operation(agent.CD, 0, b"d"), operation(agent.DELETE, agent.RECURSIVE, b"x"), hidden)
+    else:
+        there = "new"
+        info = (root / "d").stat()
+        moved = agent.MOVED.pack(3, info.st_mode, info.st_size, info.st_mtime_ns) + b"new"
+        peer.batch(operation(agent.MOVE, 0, b"d", moved), operation(agent.CD, 0, b"new"), hidden)
+    path = os.fsencode(there) + b"/x"
+    peer.batch(operation(agent.CD, 0, path), operation(agent.PUT, 0, b"file", attributes() + b"data"))
+    peer.batch(operation(agent.CD, 0, path), operation(agent.SELF, 0, b"", attributes(0o040700)))
+    assert os.listdir(root / there) == ["x"]
+    assert os.listdir(root / there / "x") == ["file"]
+
+
 @pytest.mark.parametrize(
     "path", [b"..", b"../outside", b"/etc", b"link", b"link/", b"d/../..", b"d//x", b"d\0", b"./d", b"file", b"file/x"]
 )

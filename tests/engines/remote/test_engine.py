@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from instep.engines.remote.session import Session
 from instep.paths import Scope
 from instep.spec import Compress
-from tests.engines.remote.rig import Rig, needs_root, read, write
+from tests.engines.remote.rig import Rig, needs_root, read, well, write
 
 
 def test_small_changes_are_brought_over(rig: Rig) -> None:
@@ -155,6 +156,22 @@ def test_a_new_time_alone_leaves_that_of_the_directory(rig: Rig, size: int, name
     os.rmdir(rig.d(b"d/e"))
     os.utime(rig.d(b"d"), ns=(0, os.stat(rig.s(b"d")).st_mtime_ns))
     rig.clean(rig.bring(b"d/e", content=False, now=now))
+
+
+def test_a_new_directory_that_goes_before_it_is_filled(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was made out of sight; nothing of it stays."""
+    os.makedirs(rig.s(b"d/e/f"))
+    opening = Session.open
+
+    def vanishing(session: Session, path: bytes) -> int:
+        if path == b"d/e" and os.path.exists(rig.s(b"d/e")):
+            os.rename(rig.s(b"d/e"), rig.s(b"d/other"))
+        return opening(session, path)
+
+    monkeypatch.setattr(Session, "open", vanishing)
+    well(rig.bring(b"d", scope=Scope.TREE))
+    assert os.listdir(rig.d(b"d")) == []
+    rig.clean(rig.bring(b"d/other", scope=Scope.TREE))
 
 
 @pytest.mark.parametrize("size", [600_000, 1 << 20, 2_000_000, 5_000_000, 8 << 20, 12_000_000])

@@ -930,6 +930,8 @@ class Writer:
 
     def make_directory(self, name: bytes, *, hidden: bool) -> bool:
         """Make ``name`` a directory; whether it was none. ``hidden``: it appears when its attributes are set."""
+        if self._hidden:
+            self._give_up(self.parent + b"/" + name if self.parent else name)
         try:
             theirs = os.stat(name, dir_fd=self.cwd, follow_symlinks=False)
         except FileNotFoundError:
@@ -966,16 +968,23 @@ class Writer:
         finally:
             os.close(parent)
 
-    def clear_hidden(self) -> None:
-        """Remove what will not be filled any more."""
-        for path, temporary in self._hidden.items():
-            with contextlib.suppress(OSError):
-                parent = open_beneath(self.root, path.rpartition(b"/")[0])
-                try:
-                    self._sweep(parent, temporary, os.stat(temporary, dir_fd=parent, follow_symlinks=False))
-                finally:
-                    os.close(parent)
-        self._hidden.clear()
+    def clear_hidden(self, below: bytes = b"") -> None:
+        """Remove what will not be filled any more; or only what of it is below a directory."""
+        for path in list(self._hidden):
+            if not below or path.startswith(below + b"/"):
+                self._give_up(path)
+
+    def _give_up(self, path: bytes) -> None:
+        """Remove what stands for this path out of sight, if anything does: its source went before it was filled."""
+        temporary = self._hidden.pop(path, None)
+        if temporary is None:
+            return
+        with contextlib.suppress(OSError):
+            parent = open_beneath(self.root, path.rpartition(b"/")[0])
+            try:
+                self._sweep(parent, temporary, os.stat(temporary, dir_fd=parent, follow_symlinks=False))
+            finally:
+                os.close(parent)
 
     def make_special(self, name: bytes, attributes: Attributes, text: bytes, rdev: int) -> None:
         """Make ``name`` a symbolic link, device, fifo or socket."""
@@ -1043,6 +1052,8 @@ class Writer:
         new_above, _, new_name = new.rpartition(b"/")
         checked_name(old_name)
         checked_name(new_name)
+        if self._hidden:
+            self.clear_hidden(old)
         source = open_beneath(self.root, old_above)
         try:
             target = open_beneath(self.root, new_above)
@@ -1071,6 +1082,8 @@ class Writer:
         """Remove one name; how many were removed. A directory with something in it only if ``recursive``."""
         if not self.may_delete:
             raise Refused(errno.EPERM, AT_DELETE)
+        if self._hidden:
+            self._give_up(self.parent + b"/" + name if self.parent else name)
         try:
             info = os.stat(name, dir_fd=self.cwd, follow_symlinks=False)
         except FileNotFoundError:

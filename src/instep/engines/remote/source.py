@@ -179,7 +179,10 @@ class Producer:
         try:
             fd = session.open(item.path)
         except OSError as error:
-            if error.errno not in VANISHED:
+            if error.errno in VANISHED:
+                # Gone, or another thing by now. Over there it waits out of sight to be filled: it must not for ever.
+                self.work.append(item._replace(task=Task.NAME))
+            else:
                 self.names.failed(item.path, error, "cannot read the source directory")
             return
         path = item.path
