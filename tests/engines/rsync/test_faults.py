@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from instep.engines.rsync import RsyncEngine, engine, why_unavailable
+from instep.engines.rsync import RsyncEngine, engine, process, why_unavailable
 from instep.engines.rsync.verdict import STATUS, Verdict
 from instep.errors import TargetAway, TargetError, ToolMissing
 from instep.model import Change, Outcome
@@ -440,6 +441,53 @@ def test_a_file_that_becomes_a_fifo_meanwhile_does_not_hang_the_run(place: Place
         outcome = run(swapping())
     assert [f.change.path for f in outcome.failures] == [b"z"]
     assert_done(run(made.sync(batch(entry(b"z")))))
+    place.assert_equal()
+
+
+SOMETIMES_HANGS = """
+import os, select, subprocess, sys
+which, hung, *argv = sys.argv[1:]
+listing = sys.stdin.buffer.read()
+if which == "all names" or (which == "one name" and b"./g" in listing) or (which == "once" and not os.path.exists(hung)):
+    open(hung, "w").close()
+    os.fork()
+    select.select([], [], [])
+sys.exit(subprocess.run(argv, input=listing).returncode)
+"""
+
+
+@pytest.mark.parametrize("which", ["once", "one name", "all names"])
+def test_processes_that_wait_for_one_another_are_ended(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, which: str
+) -> None:
+    """rsync does that, seldom: the others of the batch come over all the same."""
+    monkeypatch.setattr(process, "HUNG_S", 0.3)
+    monkeypatch.setattr(process, "LOOK_S", 0.05)
+    for name in ("f", "g", "h"):
+        (place.source / name).write_text(name)
+    made = place.engine()
+    run(made.open())
+    fake = place.base / "fake.py"
+    fake.write_text(SOMETIMES_HANGS)
+    wrap(place, monkeypatch, f'exec {sys.executable} {fake} "{which}" {place.base}/hung {REAL} "$@"\n')
+    outcome = run(asyncio.wait_for(made.sync(batch(entry(b"f"), entry(b"g"), entry(b"h"))), 60))
+    failed = {"once": [], "one name": [b"g"], "all names": [b"f", b"g", b"h"]}[which]
+    assert sorted(failure.change.path for failure in outcome.failures) == failed
+    assert sorted(os.fsencode(name) for name in os.listdir(place.target)) == sorted({b"f", b"g", b"h"} - {*failed})
+    assert {record.message for record in caplog.records} == {"rsync-hung"}
+    assert outcome.away is None
+
+
+def test_who_only_waits_long_is_left_in_peace(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It wakes now and then, or sleeps for something else."""
+    monkeypatch.setattr(process, "HUNG_S", 0.3)
+    monkeypatch.setattr(process, "LOOK_S", 0.05)
+    (place.source / "f").write_text("f")
+    made = place.engine()
+    run(made.open())
+    often = "import os, select; os.fork(); [select.select([], [], [], 0.1) for _ in range(12)]"
+    wrap(place, monkeypatch, f"{sys.executable} -c '{often}'\nsleep 1\nexec {REAL} \"$@\"\n")
+    assert_done(run(made.sync(batch(entry(b"f")))))
     place.assert_equal()
 
 

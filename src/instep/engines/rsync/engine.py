@@ -32,7 +32,7 @@ from instep.engines.rsync.output import Complaint, Item, complaints, deletions_s
 from instep.engines.rsync.plan import Run, plan
 from instep.engines.rsync.share import shares
 from instep.engines.rsync.source import Big, Kind, Look, Seen, look
-from instep.engines.rsync.verdict import CANNOT_START, Verdict, blame, verdict
+from instep.engines.rsync.verdict import CANNOT_START, HUNG, Verdict, blame, verdict
 from instep.engines.ssh import COMMAND
 from instep.errors import TargetAway, TargetError, ToolMissing
 from instep.linux.libc import sync_file_system
@@ -604,7 +604,18 @@ class RsyncEngine:
         # By the descriptor, not by name: a root renamed or mounted over between the check and the run is still the
         # one that was looked at.
         locks = self._locks() if self._locks is not None else ()
-        status, stderr = await _run(argv, b"/proc/self/fd/%d" % self._source_fd, run.listing(), on_line, locks)
+        alone = self._address.reach is Reach.LOCAL and not self._settings.extra_args
+        source = b"/proc/self/fd/%d" % self._source_fd
+        status, stderr = await _run(argv, source, run.listing(), on_line, locks, alone=alone)
+        if status == HUNG:
+            log.warning(
+                "rsync-hung",
+                extra=fields(
+                    target=self._address.argument,
+                    names=len(run.members),
+                    now="it was ended; its names are brought over in smaller parts",
+                ),
+            )
         if log.isEnabledFor(logging.DEBUG):
             log.debug("rsync-ended", extra=fields(status=status, names=len(run.members), style=str(run.style)))
         return _Ended(status, stderr, skipped())
@@ -654,11 +665,15 @@ async def _run(
     listing: bytes,
     on_line: Callable[[bytes], None],
     keeps: Sequence[int] = (),
-) -> process.Exit:
+    *,
+    alone: bool = False,
+) -> tuple[int, bytes]:
+    """The exit status, or what stands for one that there is not, and the standard error."""
     try:
-        return await process.run(argv, directory=directory, listing=listing, on_line=on_line, keeps=keeps)
+        end = await process.run(argv, directory=directory, listing=listing, on_line=on_line, keeps=keeps, alone=alone)
     except OSError as error:  # EAGAIN, ENOMEM: no process can be made now; ENOENT: rsync is gone
-        return process.Exit(CANNOT_START, str(error).encode())
+        return CANNOT_START, str(error).encode()
+    return HUNG if end.hung else end.status, end.stderr
 
 
 def _gently() -> list[bytes]:

@@ -26,8 +26,8 @@ class Verdict(enum.Enum):
     FULL = "no space left at the target"
 
 
-CANNOT_START = 256
-"""Not an exit status: rsync could not be started."""
+CANNOT_START, HUNG = 256, 257
+"""No exit statuses: rsync could not be started; its processes waited for one another, and were ended."""
 
 STATUS: dict[int, tuple[Verdict, str]] = {
     0: (Verdict.DONE, ""),
@@ -58,6 +58,7 @@ STATUS: dict[int, tuple[Verdict, str]] = {
     126: (Verdict.AWAY, "the remote command cannot be run"),
     127: (Verdict.AWAY, "there is no rsync at the target"),
     255: (Verdict.AWAY, "ssh cannot connect"),
+    HUNG: (Verdict.ABORTED, "its processes waited for one another, and were ended"),
     CANNOT_START: (Verdict.AWAY, "rsync cannot be started"),
 }
 """rsync(1), EXIT VALUES; above 120 ssh's and the remote shell's."""
