@@ -120,6 +120,38 @@ def test_types_replace_each_other(rig: Rig) -> None:
     rig.clean(rig.bring(*paths, scope=Scope.TREE))
 
 
+@pytest.mark.parametrize("now", [True, False])
+@pytest.mark.parametrize("what", ["replaced", "removed", "moved", "removed with its directory", "known since just now"])
+def test_what_was_written_through_a_name_that_then_went(rig: Rig, what: str, now: bool) -> None:
+    """It is reported under that name alone; the others have it too."""
+    os.mkdir(rig.s(b"d"))
+    write(rig.s(b"d/a"), b"old")
+    if what == "known since just now":
+        rig.clean(rig.tree())
+        os.link(rig.s(b"d/a"), rig.s(b"b"))
+        rig.clean(rig.bring(b"b", now=now))
+    else:
+        os.link(rig.s(b"d/a"), rig.s(b"b"))
+        rig.clean(rig.tree())
+    info = os.stat(rig.s(b"b"))
+    write(rig.s(b"d/a"), b"new")
+    os.utime(rig.s(b"d/a"), ns=(info.st_atime_ns, info.st_mtime_ns))
+    if what == "removed":
+        os.unlink(rig.s(b"d/a"))
+        rig.clean(rig.bring(b"d/a", now=now))
+    elif what == "moved":
+        os.rename(rig.s(b"d/a"), rig.s(b"c"))
+        rig.clean(rig.bring(b"d/a", b"c", now=now))
+    elif what == "removed with its directory":
+        shutil.rmtree(rig.s(b"d"))
+        rig.clean(rig.bring(b"d", scope=Scope.TREE, now=now))
+    else:
+        write(rig.s(b"d/x"), b"another")
+        os.rename(rig.s(b"d/x"), rig.s(b"d/a"))
+        rig.clean(rig.bring(b"d/a", now=now))
+    assert read(rig.d(b"b")) == b"new"
+
+
 def test_attributes_alone(rig: Rig) -> None:
     write(rig.s(b"a"), b"x")
     write(rig.s(b"big"), b"y" * 3_000_000)

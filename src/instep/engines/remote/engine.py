@@ -209,6 +209,8 @@ class RemoteEngine:
         settings = self._settings
         limited = settings.delete and not settings.dry_run and is_limited(batch, self._max_delete)
         job.producer.holds |= limited
+        self._links.review(self._source, batch.changes)
+        parted = self._links.take_parted()
         try:
             await job.run()
             if limited and job.producer.extra:
@@ -216,6 +218,8 @@ class RemoteEngine:
                 job.producer.holds = False
             if job.large:
                 await self._large(job, batch)
+            for inode in parted:
+                job.linked += [Linked(name, inode, 1, content=True) for name in self._links.names(self._source, inode)]
             if job.linked:
                 await self._linked(job, batch)
             if self._cut:
@@ -230,6 +234,8 @@ class RemoteEngine:
                 tie.connection.give_up(f"what came from there does not fit: {error}")
             job.outcome.away = f"what came from there does not fit: {error}"
         finally:
+            if job.outcome.away:
+                self._links.part(parted)
             self._cut += job.cut
             job.close()
         return job.outcome

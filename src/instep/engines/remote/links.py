@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Container, Iterable
 
 from instep.engines.remote.session import join
 from instep.linux.openat import open_directory
+from instep.model import Change
+from instep.paths import ROOT, Scope
 
 Inode = tuple[int, int]
 
@@ -23,6 +26,7 @@ class Links:
         self._names: dict[Inode, set[bytes]] = {}
         self._inodes: dict[bytes, Inode] = {}
         self._outside: dict[Inode, int] = {}  # looked for all over the source in vain, when it had so many names
+        self._parted: set[Inode] = set()
 
     def note(self, path: bytes, inode: Inode) -> None:
         """This name is one of this inode's."""
@@ -30,6 +34,33 @@ class Links:
             self._forget(path)
             self._inodes[path] = inode
             self._names.setdefault(inode, set()).add(path)
+
+    def review(self, source: int, changes: Iterable[Change]) -> None:
+        """Look again at the known names that these changes are about, and forget those that are gone, or another file.
+
+        What is written through a name is reported under that alone, and when the name goes at once, nothing is left
+        of the report but that it is gone. A comparison of the whole tree finds such a file by itself.
+        """
+        if not self._inodes:
+            return
+        tops = {change.path for change in changes if change.scope is not Scope.ENTRY}
+        if ROOT in tops:
+            return
+        doubtful: set[bytes] = {change.path for change in changes if change.path in self._inodes}
+        if tops:
+            doubtful.update(path for path in self._inodes if _is_below(path, tops))
+        for path in doubtful:
+            if _inode(source, path) != self._inodes[path]:
+                self._forget(path)
+
+    def take_parted(self) -> set[Inode]:
+        """The files that lost a name since this was last asked: their content is in doubt."""
+        parted, self._parted = self._parted, set()
+        return parted
+
+    def part(self, inodes: Iterable[Inode]) -> None:
+        """What was taken was not done."""
+        self._parted.update(inodes)
 
     def names(self, source: int, inode: Inode) -> list[bytes]:
         """The names that still are this inode's, in a stable order; what is something else by now is forgotten."""
@@ -52,9 +83,12 @@ class Links:
         if inode is not None:
             names = self._names[inode]
             names.discard(path)
-            if not names:
+            if names:
+                self._parted.add(inode)
+            else:
                 del self._names[inode]
                 self._outside.pop(inode, None)
+                self._parted.discard(inode)
 
 
 def seek(source: int, wanted: set[Inode]) -> list[tuple[bytes, Inode]]:
@@ -84,6 +118,14 @@ def seek(source: int, wanted: set[Inode]) -> list[tuple[bytes, Inode]]:
         finally:
             os.close(fd)
     return found
+
+
+def _is_below(path: bytes, tops: Container[bytes]) -> bool:
+    while path:
+        path = path.rpartition(b"/")[0]
+        if path in tops:
+            return True
+    return False
 
 
 def _inode(source: int, path: bytes) -> Inode | None:
