@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from instep.engines.remote.names import Names
+from instep.engines.remote.request import Item
 from instep.engines.remote.session import Session
 from instep.paths import Scope
 from instep.spec import Compress
@@ -169,6 +172,26 @@ def test_attributes_alone(rig: Rig) -> None:
     assert [os.stat(rig.d(name)).st_ino for name in (b"a", b"big")] == inodes
     os.removexattr(rig.s(b"a"), "user.k")
     rig.clean(rig.tree())
+
+
+@pytest.mark.parametrize("now", [True, False])
+def test_attributes_of_a_directory_are_read_right_before_they_are_sent(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, now: bool
+) -> None:
+    """Read in another thread they might be sent behind newer ones, which another job has read since."""
+    os.mkdir(rig.s(b"d"))
+    rig.clean(rig.tree())
+    reading = Names.own
+    readers: set[str] = set()
+
+    def own(names: Names, item: Item, fd: int) -> None:
+        readers.add(threading.current_thread().name)
+        reading(names, item, fd)
+
+    monkeypatch.setattr(Names, "own", own)
+    os.utime(rig.s(b"d"), (1, 1))
+    rig.clean(rig.bring(b"d", content=False, now=now))
+    assert readers == {threading.main_thread().name}
 
 
 @pytest.mark.parametrize("now", [True, False])

@@ -277,7 +277,7 @@ class Job:
         elif new:
             work.append(item._replace(task=Task.FRESH, content=True))
         elif item.task is Task.NAME:
-            work.append(item._replace(task=Task.ATTRIBUTES))
+            self.producer.found.touched[sent.path] = None  # Read when they are sent: another job may be at work in it.
         else:
             work.append(item._replace(task=Task.CHECK if item.task is Task.WHOLE else Task.CHECK_ENTRIES))
 

@@ -117,8 +117,8 @@ class Producer:
     def fill(self, *, times: bool) -> Frame:
         """The next frame; empty when nothing had to be sent. Reads the source, so it may take some milliseconds.
 
-        ``times``: also of the directories that were touched, once all work is done. What they are set to must be sent
-        at once: somebody else may be at work in them too, and the later time has to come later.
+        ``times``: also attributes of the directories that were touched, once all work is done. What they are set to
+        must be sent at once: somebody else may be at work in them too, and the later time has to come later.
         """
         frame = self.names.frame = Frame()
         try:
@@ -133,9 +133,9 @@ class Producer:
                 if next(self._running, self) is self:
                     self._running = None
             if times and not self.is_busy:
-                for path in self.names.found.touched:
-                    self.names.directory(Item(Task.ATTRIBUTES, path))
-                self.names.found.touched = {}
+                touched = self.names.found.touched
+                while touched and not frame.is_full:
+                    self.names.directory(Item(Task.ATTRIBUTES, touched.popitem()[0]))
         finally:
             self.names.close_directories()
         return frame
