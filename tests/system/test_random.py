@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -26,6 +27,7 @@ QUEUE = "16"
 """So short that it overflows in most rounds."""
 ROADS = ["inotify", "fanotify", "inotify, short queue", "poll"]
 PLACES = ["tmpfs", *DISK_KINDS, "overlayfs"]
+FULL = os.environ.get("INSTEP_SIZES") == "full"
 ROUNDS = int(os.environ.get("INSTEP_ROUNDS", "50"))
 SHARE = max(1, ROUNDS // (len(PLACES) * len(ENGINES)))
 
@@ -33,12 +35,19 @@ SHARE = max(1, ROUNDS // (len(PLACES) * len(ENGINES)))
 def seeds(count: int, what: str) -> list[int]:
     """``INSTEP_SEED`` alone, or as many as asked for: new ones in long runs, else those that ``what`` always has."""
     given = os.environ.get("INSTEP_SEED")
-    draw = random.SystemRandom() if os.environ.get("INSTEP_SIZES") == "full" else random.Random(what)
+    draw = random.SystemRandom() if FULL else random.Random(what)
     return [int(given)] if given else [draw.randrange(1_000_000) for _ in range(count)]
 
 
-def play(start: Start, place: Path, seed: int, engine: str) -> int:
+def play(start: Start, place: Path, seed: int, engine: str, ssh: str | None = None) -> int:
     """One round: writers beside the daemon; then rest, comparison, a probe in every directory, comparison.
+
+    Args:
+        start: Starts daemons.
+        place: A directory on the file system to be used.
+        seed: What is drawn.
+        engine: Who writes the target.
+        ssh: How to get ``there``, which is here; None: the target is a directory.
 
     Returns:
         How often the kernel's queue overflowed.
@@ -57,7 +66,7 @@ def play(start: Start, place: Path, seed: int, engine: str) -> int:
     short = road.endswith("short queue")
     daemon = start(
         root,
-        target,
+        *([target] if ssh is None else ["--ssh", ssh, f"there:{target}"]),
         *MONITORS[road.partition(",")[0]],
         f"--engine={engine}",
         environment={"INSTEP_QUEUE": QUEUE},
@@ -96,15 +105,18 @@ def play(start: Start, place: Path, seed: int, engine: str) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120 + 30 * SHARE)
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("kind", PLACES)
+@pytest.mark.parametrize(
+    ("kind", "engine"),
+    [*itertools.product(PLACES, ENGINES), *((kind, "remote") for kind in PLACES if FULL or kind == "tmpfs")],
+)
 def test_writers_at_once(start: Start, shm: Path, request: pytest.FixtureRequest, kind: str, engine: str) -> None:
     place = shm
+    ssh: str | None = request.getfixturevalue("sshd").ssh if engine == "remote" else None
     if kind != "tmpfs":
         disks: Disks = request.getfixturevalue("disks")
         place = disks.place(kind)
     first, *_ = chosen = seeds(SHARE, f"{kind} {engine}")
     if len(chosen) > 1:  # Every road in turn, whatever the numbers drawn.
         chosen = [seed - seed % len(ROADS) + (first + number) % len(ROADS) for number, seed in enumerate(chosen)]
-    overflows = sum(play(start, place, seed, engine) for seed in chosen)
+    overflows = sum(play(start, place, seed, engine, ssh) for seed in chosen)
     print(f"{len(chosen)} rounds on {kind} by {engine}, {overflows} overflows")
