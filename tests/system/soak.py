@@ -1,6 +1,6 @@
 """Hours of work in minutes: ``python -m tests.system.soak [SECONDS]`` shows that nothing grows while daemons work.
 
-Two daemons follow two trees, each by its own monitor and engine, while writers rage in both. Every few seconds the
+Three daemons follow three trees, each by its own monitor and engine, while writers rage in all of them. Every few seconds the
 writers pause, the target has to be equal, and what the daemon holds is written down: memory (its own, and with its
 children, pages in common counted once), descriptors, threads, children. The last quarter must not exceed the second:
 the first is for caches to fill. Exit status 1 when something grew or was lost.
@@ -23,8 +23,10 @@ from pathlib import Path
 from tests.system import writers
 from tests.system.daemon_process import DaemonProcess
 from tests.system.faults import below
+from tests.system.sshd import serving, why_unavailable
 
-ROADS = [("fanotify" if os.geteuid() == 0 else "inotify", "native"), ("inotify", "rsync")]
+ROADS = [("fanotify" if os.geteuid() == 0 else "inotify", "native"), ("inotify", "rsync"), ("inotify", "remote")]
+"""The last one over a server for ssh on this machine; left out where there is none."""
 ROUND_OPERATIONS = 1500
 PAUSE_S = 0.02
 REST_S = 1.0
@@ -67,13 +69,14 @@ def held(daemon: DaemonProcess) -> Held:
 class Soaked:
     """One daemon with its trees."""
 
-    def __init__(self, base: Path, monitor: str, engine: str) -> None:
+    def __init__(self, base: Path, monitor: str, engine: str, ssh: str | None = None) -> None:
         self.name = f"{monitor}, {engine}"
         self.engine = engine
         self.root, self.outside, self.target = base / "root", base / "outside", base / "target"
         for path in (self.root, self.outside):
             path.mkdir(parents=True)
-        arguments = [str(self.root), str(self.target), f"--monitor={monitor}", f"--engine={engine}"]
+        where = [str(self.target)] if ssh is None else ["--ssh", ssh, f"there:{self.target}"]
+        arguments = [str(self.root), *where, f"--monitor={monitor}", f"--engine={engine}"]
         self.daemon = DaemonProcess(base / "log", arguments)
         self.samples: list[Held] = []
 
@@ -84,7 +87,7 @@ class Soaked:
 
     def rest(self) -> None:
         """Equality, then a sample."""
-        self.daemon.wait_equal(self.root, self.target, links=self.engine == "native")
+        self.daemon.wait_equal(self.root, self.target, links=self.engine != "rsync")
         time.sleep(REST_S)
         self.samples.append(held(self.daemon))
 
@@ -112,8 +115,16 @@ def main(seconds: float) -> int:
     print(f"{'s':>6} {'rounds':>7}  {'daemon':<18}" + "".join(f"{field.name:>13}" for field in fields(Held)))
     all_soaked: list[Soaked] = []
     running: list[subprocess.Popen[bytes]] = []
+    stack = contextlib.ExitStack()
     try:
-        all_soaked = [Soaked(base / engine, monitor, engine) for monitor, engine in ROADS]
+        for monitor, engine in ROADS:
+            if engine != "remote":
+                all_soaked.append(Soaked(base / engine, monitor, engine))
+            elif (missing := why_unavailable()) is None:
+                server = stack.enter_context(serving(base / "sshd"))
+                all_soaked.append(Soaked(base / engine, monitor, engine, server.ssh))
+            else:
+                print(f"without the remote engine: {missing}")
         began_s = told_s = time.monotonic()
         rounds = 0
         while (now_s := time.monotonic()) < began_s + seconds or rounds < 8:
@@ -142,6 +153,7 @@ def main(seconds: float) -> int:
             writer.wait()
         for each in all_soaked:
             each.daemon.kill()
+        stack.close()
         shutil.rmtree(base, ignore_errors=True)
 
 
