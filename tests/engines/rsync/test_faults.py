@@ -478,6 +478,24 @@ def test_processes_that_wait_for_one_another_are_ended(
     assert outcome.away is None
 
 
+def test_the_time_of_a_directory_that_became_a_link_is_nobody_s_to_mend(place: Place) -> None:
+    """rsync would go through the link, and make a directory of it."""
+    outside = place.base / "outside"
+    (outside / "a").mkdir(parents=True)
+    (place.source / "c" / "a").mkdir(parents=True)
+    (place.source / "d").mkdir()
+    made = place.engine()
+    run(made.open())
+    assert_done(run(made.sync(batch(tree(b"")))))
+    shutil.rmtree(place.source / "c")
+    (place.source / "c").symlink_to(outside)
+    assert_done(run(made.sync(batch(tree(b"c")))))
+    os.utime(place.target / "d", (1, 1))
+    made._gate._shared |= {b"", b"c", b"c/a", b"d", b"gone"}
+    run(made._mend_times())
+    place.assert_equal()
+
+
 def test_who_only_waits_long_is_left_in_peace(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """It wakes now and then, or sleeps for something else."""
     monkeypatch.setattr(process, "HUNG_S", 0.3)

@@ -36,7 +36,7 @@ from instep.engines.rsync.verdict import CANNOT_START, HUNG, Verdict, blame, ver
 from instep.engines.ssh import COMMAND
 from instep.errors import TargetAway, TargetError, ToolMissing
 from instep.linux.libc import sync_file_system
-from instep.linux.openat import DIRECTORY
+from instep.linux.openat import DIRECTORY, open_directory
 from instep.logs import fields
 from instep.model import Batch, Change, Deletions, Failure, Held, Landmarks, Outcome, Progress
 from instep.paths import ROOT, RelPath, Scope
@@ -376,13 +376,24 @@ class RsyncEngine:
 
     async def _mend_times(self) -> None:
         """Directories that several runs wrote to at once hold the times that the last of them read first."""
-        directories = self._gate.take_shared()
-        if directories:
+        shared = self._gate.take_shared()
+        if not shared:
+            return
+        async with self._gate.enter(shared):
+            # What has become a link since has been brought over as one: rsync would go through it.
+            directories = {path for path in shared if self._has_directory(path)}
             if directories != {b""}:
                 directories.discard(b"")  # The root is brought over with any name below it.
-            run = Run(Style(root_only=directories == {b""}), dict.fromkeys(directories, ()))
-            async with self._gate.enter(directories):
-                await self._rsync(run, Outcome())
+            if directories:
+                await self._rsync(Run(Style(root_only=directories == {b""}), dict.fromkeys(directories, ())), Outcome())
+
+    def _has_directory(self, path: bytes) -> bool:
+        """Whether the source has a directory there, and on the whole way to it."""
+        try:
+            os.close(open_directory(self._source_fd, path))
+        except OSError:
+            return False
+        return True
 
     async def _look(self, batch: Batch, unswept: Collection[bytes]) -> Look:
         big = None if batch.flushing else self._big
