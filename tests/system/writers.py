@@ -1,4 +1,6 @@
-"""A process that makes trouble in a tree: ``python writers.py ROOT OUTSIDE SEED COUNT PAUSE_S``.
+"""A process that makes trouble in a tree: ``python writers.py ROOT OUTSIDE SEED COUNT PAUSE_S [files-only]``.
+
+``files-only``: of files alone are links made, not of FIFOs and symbolic links.
 
 It never follows a link, whoever plants it at whatever moment: below the root only single names are used, each relative
 to the descriptor of a directory that was reached without links. What it does stays in ROOT and OUTSIDE.
@@ -10,6 +12,7 @@ import contextlib
 import ctypes
 import os
 import random
+import stat
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -66,7 +69,7 @@ def remove_tree(path: bytes) -> None:
     os.rmdir(path)
 
 
-def disturb(root: bytes, outside: bytes, seed: int, count: int, pause_s: float) -> None:
+def disturb(root: bytes, outside: bytes, seed: int, count: int, pause_s: float, *, files_only: bool = False) -> None:
     """Random operations on a small tree, so that names meet again and again."""
     draw = random.Random(seed)
 
@@ -118,6 +121,10 @@ def disturb(root: bytes, outside: bytes, seed: int, count: int, pause_s: float) 
             write(path, 0)
             os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=False)
 
+    def link(one: bytes, other: bytes) -> None:
+        if not files_only or stat.S_ISREG(os.lstat(one).st_mode):
+            os.link(one, other, follow_symlinks=False)
+
     def move_three(one: bytes, other: bytes) -> None:
         aside = one + b".aside"
         os.rename(one, aside)
@@ -159,7 +166,7 @@ def disturb(root: bytes, outside: bytes, seed: int, count: int, pause_s: float) 
         (4, take_the_place),
         (4, lambda one, _: on_file(one, os.O_RDONLY, lambda fd: os.fchmod(fd, draw.choice(MODES)))),
         (3, lambda one, _: os.symlink(draw.choice((b"x", b"..", b"a", outside)), one)),
-        (4, lambda one, other: os.link(one, other, follow_symlinks=False)),
+        (4, link),
         (2, lambda one, _: os.utime(one, ns=(0, draw.randint(0, 3) * 10**9), follow_symlinks=False)),
         (2, lambda one, _: on_file(one, os.O_WRONLY, lambda fd: os.ftruncate(fd, draw.randint(0, 50)))),
         (1, lambda one, _: os.mkfifo(one)),
@@ -179,4 +186,6 @@ def disturb(root: bytes, outside: bytes, seed: int, count: int, pause_s: float) 
 
 
 if __name__ == "__main__":
-    disturb(os.fsencode(sys.argv[1]), os.fsencode(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))
+    top, beside, number, operations, pause = sys.argv[1:6]
+    only = "files-only" in sys.argv[6:]
+    disturb(os.fsencode(top), os.fsencode(beside), int(number), int(operations), float(pause), files_only=only)
