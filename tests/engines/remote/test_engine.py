@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from instep.engines.remote.links import Links
 from instep.engines.remote.names import Names
 from instep.engines.remote.request import Item
 from instep.engines.remote.session import Session
@@ -153,6 +154,17 @@ def test_what_was_written_through_a_name_that_then_went(rig: Rig, what: str, now
         os.rename(rig.s(b"d/x"), rig.s(b"d/a"))
         rig.clean(rig.bring(b"d/a", now=now))
     assert read(rig.d(b"b")) == b"new"
+
+
+@pytest.mark.parametrize("now", [True, False])
+def test_a_name_that_went_while_its_file_was_looked_at(rig: Rig, monkeypatch: pytest.MonkeyPatch, now: bool) -> None:
+    """Its own report may have been dealt with meanwhile: it must not be made again."""
+    write(rig.s(b"a"), b"old")
+    os.link(rig.s(b"a"), rig.s(b"b"))
+    rig.clean(rig.tree())
+    monkeypatch.setattr(Links, "names", lambda *_: [b"a", b"b", b"gone", b"no/directory"])
+    write(rig.s(b"a"), b"new")
+    rig.clean(rig.bring(b"a", now=now))
 
 
 def test_attributes_alone(rig: Rig) -> None:

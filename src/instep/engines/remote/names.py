@@ -276,14 +276,28 @@ class Names:
         self.frame.add(sent, name, head, info.st_size.to_bytes(8, "little"), digest, flags=flags)
 
     def link(self, leader: bytes, path: bytes) -> None:
-        """Make ``path`` another name of the file at ``leader``, which the target has."""
+        """Make ``path`` another name of the file at ``leader``, which the target has.
+
+        Not if the source has no such name any more: that has a report of its own, and may have been dealt with.
+        """
         parent, _, name = path.rpartition(b"/")
+        inode = self._inode(path)
+        if inode is None or inode != self._inode(leader):
+            return
         if self.planned("link ", path):
             return
         item = Item(Task.NAME, path)
         self.frame.enter(parent, item)
         self.frame.add(Sent(agent.LINK, path, item), name, leader)
         self.found.touched[parent] = None
+
+    def _inode(self, path: bytes) -> tuple[int, int] | None:
+        parent, _, name = path.rpartition(b"/")
+        try:
+            info = os.stat(name, dir_fd=self._open(parent), follow_symlinks=False)
+        except OSError:
+            return None
+        return info.st_dev, info.st_ino
 
     def special(self, item: Item, directory: int, parent: bytes, name: bytes, info: os.stat_result) -> None:
         """A symbolic link, device, fifo or socket. OSError when it is gone."""
