@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import os
+import threading
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from instep.daemon import target_index
 from instep.daemon.indexes import Indexes
 from instep.daemon.state import StateDirectory
 from instep.daemon.target import State, Target
+from instep.daemon.target_index import TargetIndex
 from instep.errors import TargetAway, TargetError, UsageError
 from instep.model import Batch, Change, Landmarks, Outcome, Progress, Report
 from instep.paths import RelPath, Scope
@@ -39,6 +41,8 @@ class PaperEngine:
         self.flush_fails: list[Exception] = []
         self.brought: list[Change] = []
         self.distrusted: list[Change] = []
+        self.may_distrust = threading.Event()
+        self.may_distrust.set()
         self.connected: asyncio.Event | None = None
         self.refused = False
 
@@ -70,6 +74,7 @@ class PaperEngine:
 
     def distrust(self, changes: Sequence[Change]) -> None:
         self.distrusted += changes
+        assert self.may_distrust.wait(60)
 
     async def close(self) -> None: ...
 
@@ -188,6 +193,35 @@ def test_what_the_disk_lost_at_the_end_is_in_question_in_the_next_life(desk: Des
         await desk.close()
         assert desk.indexes.any_lossy
         assert [each.path for each in desk.engine.distrusted] == [b"a"]
+        desk.new_life()
+        assert not await desk.begin()
+        assert (b"a", Scope.ENTRY) in await desk.differences()
+        await desk.close()
+
+    run(lives())
+
+
+@pytest.mark.usefixtures("hurried")
+def test_what_the_disk_lost_right_before_the_end_is_in_question_too(desk: Desk) -> None:
+    """The kernel has told it, and will not again: a last commit would find nothing wrong."""
+
+    async def lives() -> None:
+        await first_life(desk)
+        desk.new_life()
+        assert not await desk.begin()
+        (desk.source / "a").write_text("changed")
+        desk.engine.flush_fails = [LOST]
+        desk.engine.may_distrust.clear()
+        desk.log.note(Report(RelPath(b"a"), Scope.ENTRY, content=True, is_dir=False), 0.0)
+        desk.target.kick()
+        await until(lambda: bool(desk.engine.distrusted))
+        index = desk.target.index
+        assert isinstance(index, TargetIndex)
+        closing = asyncio.create_task(desk.close())
+        await until(lambda: index._closing)
+        desk.engine.may_distrust.set()
+        await closing
+        assert desk.engine.flushed == 1
         desk.new_life()
         assert not await desk.begin()
         assert (b"a", Scope.ENTRY) in await desk.differences()

@@ -65,7 +65,9 @@ class Disks:
     @contextlib.contextmanager
     def exhausted(self) -> Iterator[None]:
         """Meanwhile contents that are written to ``promising()`` are lost: its disk has no room for them."""
-        subprocess.run(["sync", "--file-system", self._base / "promising"], check=True)
+        point = self._base / "promising"
+        subprocess.run(["sync", "--file-system", point], check=True)
+        subprocess.run(["fstrim", point], check=True)  # What files had that are gone would be room for others.
         filler = self._base / "pool" / "filler"
         with filler.open("wb") as file, contextlib.suppress(OSError):
             while True:

@@ -157,7 +157,7 @@ def test_a_disk_that_has_promised_more_than_it_has(
         daemon.wait_event("target-disk-lost-writes", count=2)
         assert daemon.stop() == 0
         once = start(*where, f"--engine={engine}", "--once", **more)
-        assert once.ended() == 1
+        assert once.ended() == 1, daemon.text() + once.text()
         assert once.events("target-disk-lost-writes")
     once = start(*where, f"--engine={engine}", "--once", **more)
     assert once.ended() == 0, once.text()

@@ -344,7 +344,8 @@ class TargetIndex:
                 async with asyncio.timeout(within_s):
                     if self._commit is not None:
                         await self._commit
-                    await self._write_down()
+                    if not self._losses:  # Else nobody has brought it again: it stays in question for the next start.
+                        await self._write_down()
         if self._commit is not None:
             self._commit.cancel()
             await asyncio.gather(self._commit, return_exceptions=True)

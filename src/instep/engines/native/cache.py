@@ -7,7 +7,7 @@ import os
 import stat
 
 from instep.engines.native.small import READ
-from instep.linux.openat import DIRECTORY, open_directory
+from instep.linux.openat import open_directory
 
 
 def forget(root: int, path: bytes, *, below: bool) -> None:
@@ -17,15 +17,29 @@ def forget(root: int, path: bytes, *, below: bool) -> None:
     not be read, is passed over. Never follows a link. Blocks.
     """
     parent, _, name = path.rpartition(b"/")
+    todo = [path] if _forget_in(root, parent, [name or b"."]) and below else []
+    while todo:
+        path = todo.pop()
+        todo += (path + b"/" + name if path else name for name in _forget_in(root, path, None))
+
+
+def _forget_in(root: int, parent: bytes, names: list[bytes] | None) -> list[bytes]:
+    """Forget what is in these files of a directory, or in all of them; the names of those that are directories."""
+    found: list[bytes] = []
     with contextlib.suppress(OSError):
         directory = open_directory(root, parent)
         try:
-            _forget(directory, name or b".", below=below)
+            for name in map(os.fsencode, os.listdir(directory)) if names is None else names:
+                with contextlib.suppress(OSError):
+                    if _forget(directory, name):
+                        found.append(name)
         finally:
             os.close(directory)
+    return found
 
 
-def _forget(directory: int, name: bytes, *, below: bool) -> None:
+def _forget(directory: int, name: bytes) -> bool:
+    """Whether it is a directory."""
     info = os.stat(name, dir_fd=directory, follow_symlinks=False)
     if stat.S_ISREG(info.st_mode):
         opened = os.open(name, READ, dir_fd=directory)
@@ -33,11 +47,4 @@ def _forget(directory: int, name: bytes, *, below: bool) -> None:
             os.posix_fadvise(opened, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(opened)
-    elif stat.S_ISDIR(info.st_mode) and below:
-        inner = os.open(name, DIRECTORY, dir_fd=directory)
-        try:
-            for each in os.listdir(inner):
-                with contextlib.suppress(OSError):
-                    _forget(inner, os.fsencode(each), below=True)
-        finally:
-            os.close(inner)
+    return stat.S_ISDIR(info.st_mode)
