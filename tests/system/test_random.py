@@ -112,7 +112,7 @@ def play(start: Start, place: Path, seed: int, engine: str, ssh: str | None = No
 @pytest.mark.timeout(120 + 30 * SHARE)
 @pytest.mark.parametrize(
     ("kind", "engine"),
-    [*itertools.product(PLACES, ENGINES), *((kind, "remote") for kind in PLACES if FULL or kind == "tmpfs")],
+    [*itertools.product(PLACES, ENGINES), *((kind, "remote") for kind in PLACES if FULL)],
 )
 def test_writers_at_once(start: Start, shm: Path, request: pytest.FixtureRequest, kind: str, engine: str) -> None:
     place = shm

@@ -94,7 +94,9 @@ def test_a_name_that_is_no_name_is_refused(peer: Peer, places: tuple[Path, Path]
     assert untouched(places[1])
 
 
-@pytest.mark.parametrize("what", ["made again", "made for all to see", "gone", "moved with what is above"])
+@pytest.mark.parametrize(
+    "what", ["made again", "made for all to see", "gone", "a file by now", "a link by now", "moved with what is above"]
+)
 def test_a_directory_that_is_never_filled_leaves_nothing(peer: Peer, places: tuple[Path, Path], what: str) -> None:
     """It was made out of sight; its source went before it was told what is in it."""
     root = places[0]
@@ -109,6 +111,14 @@ def test_a_directory_that_is_never_filled_leaves_nothing(peer: Peer, places: tup
         peer.batch(operation(agent.CD, 0, b"d"), operation(agent.MKDIR, 0, b"x"))
     elif what == "gone":
         peer.batch(operation(agent.CD, 0, b"d"), operation(agent.DELETE, agent.RECURSIVE, b"x"), hidden)
+    elif what == "a file by now":
+        peer.batch(operation(agent.CD, 0, b"d"), operation(agent.PUT, 0, b"x", attributes() + b"data"))
+        assert os.listdir(root / "d") == ["x"]
+        peer.batch(operation(agent.CD, 0, b"d"), operation(agent.DELETE, 0, b"x"), hidden)
+    elif what == "a link by now":
+        peer.batch(operation(agent.CD, 0, b"d"), operation(agent.SYMLINK, 0, b"x", attributes(0o120777) + b"to"))
+        assert os.listdir(root / "d") == ["x"]
+        peer.batch(operation(agent.CD, 0, b"d"), operation(agent.DELETE, 0, b"x"), hidden)
     else:
         there = "new"
         info = (root / "d").stat()

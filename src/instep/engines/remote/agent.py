@@ -930,8 +930,6 @@ class Writer:
 
     def make_directory(self, name: bytes, *, hidden: bool) -> bool:
         """Make ``name`` a directory; whether it was none. ``hidden``: it appears when its attributes are set."""
-        if self._hidden:
-            self._give_up(self.parent + b"/" + name if self.parent else name)
         try:
             theirs = os.stat(name, dir_fd=self.cwd, follow_symlinks=False)
         except FileNotFoundError:
@@ -973,6 +971,11 @@ class Writer:
         for path in list(self._hidden):
             if not below or path.startswith(below + b"/"):
                 self._give_up(path)
+
+    def forget_hidden(self, name: bytes) -> None:
+        """Whatever this name becomes now, it is no directory any more that waits out of sight to be filled."""
+        if self._hidden:
+            self._give_up(self.parent + b"/" + name if self.parent else name)
 
     def _give_up(self, path: bytes) -> None:
         """Remove what stands for this path out of sight, if anything does: its source went before it was filled."""
@@ -1082,8 +1085,6 @@ class Writer:
         """Remove one name; how many were removed. A directory with something in it only if ``recursive``."""
         if not self.may_delete:
             raise Refused(errno.EPERM, AT_DELETE)
-        if self._hidden:
-            self._give_up(self.parent + b"/" + name if self.parent else name)
         try:
             info = os.stat(name, dir_fd=self.cwd, follow_symlinks=False)
         except FileNotFoundError:
@@ -2187,6 +2188,7 @@ class Agent:
                 try:
                     if code == PUT and not (lost or writer.looks_only):
                         attributes, data = unpack_attributes(rest)
+                        writer.forget_hidden(name)
                         if writer.put(checked_name(name), flags, attributes, data):
                             continue
                         payload = b"\0"  # It was there already.
@@ -2233,6 +2235,8 @@ class Agent:
         if code == LOOK and not name:
             return OK, writer.look(name)
         checked_name(name)
+        if code not in _LOOKING:
+            writer.forget_hidden(name)
         if code == MKDIR:
             return OK, b"\1" if writer.make_directory(name, hidden=bool(flags & HIDDEN)) else b""
         if code == SYMLINK:
