@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from instep.paths import is_temporary, is_within_temporary
+from instep.paths import is_below, is_temporary, is_within_temporary
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,19 @@ from instep.paths import is_temporary, is_within_temporary
 def test_temporary_names(path: bytes, expected: bool) -> None:
     assert is_within_temporary(path) is expected
     assert is_temporary(path.rpartition(b"/")[2]) is (expected and not path.endswith(b"f"))
+
+
+@pytest.mark.parametrize(
+    ("path", "tops", "expected"),
+    [
+        (b"a/b/c", {b"a"}, True),
+        (b"a/b/c", {b"x", b"a/b"}, True),
+        (b"a", {b""}, True),
+        (b"a/b", {b"a/b"}, False),  # itself
+        (b"", {b""}, False),
+        (b"ab/c", {b"a"}, False),
+        (b"a/b", set(), False),
+    ],
+)
+def test_what_is_below(path: bytes, tops: set[bytes], expected: bool) -> None:
+    assert is_below(path, tops) is expected

@@ -7,6 +7,7 @@ without: dataclasses alone would take it as long as 1,000 files (measured: half 
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection
 from typing import NewType
 
 RelPath = NewType("RelPath", bytes)
@@ -37,6 +38,15 @@ def is_within_temporary(path: bytes) -> bool:
 def is_within(path: bytes, above: bytes) -> bool:
     """Whether this is that path itself, or below it; all is below the root."""
     return not above or path == above or path.startswith(above + b"/")
+
+
+def is_below(path: bytes, tops: Collection[bytes]) -> bool:
+    """Whether one of these is above the path; the root is above all but itself."""
+    while path and tops:
+        path = path.rpartition(b"/")[0]
+        if path in tops:
+            return True
+    return False
 
 
 class Scope(enum.IntEnum):

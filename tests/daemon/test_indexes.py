@@ -109,6 +109,11 @@ class Desk:
         self.target.compare_all()
         self.target.kick()
 
+    def change_a(self) -> None:
+        (self.source / "a").write_text("changed")
+        self.log.note(Report(RelPath(b"a"), Scope.ENTRY, content=True, is_dir=False), 0.0)
+        self.target.kick()
+
     async def differences(self) -> list[tuple[bytes, Scope]]:
         reports: list[Report] = []
         compared = await self.indexes.compare(reports.append)
@@ -146,6 +151,14 @@ async def first_life(desk: Desk) -> None:
     await desk.bring_all()
     await desk.close()
     assert desk.engine.flushed == 1
+
+
+async def in_question(desk: Desk) -> None:
+    """The next life looks at it again."""
+    desk.new_life()
+    assert not await desk.begin()
+    assert (b"a", Scope.ENTRY) in await desk.differences()
+    await desk.close()
 
 
 LOST = OSError(errno.EIO, os.strerror(errno.EIO))
@@ -186,17 +199,12 @@ def test_what_the_disk_lost_at_the_end_is_in_question_in_the_next_life(desk: Des
         await first_life(desk)
         desk.new_life()
         assert not await desk.begin()
-        (desk.source / "a").write_text("changed")
-        desk.log.note(Report(RelPath(b"a"), Scope.ENTRY, content=True, is_dir=False), 0.0)
-        desk.target.kick()
         desk.engine.flush_fails = [LOST]
+        desk.change_a()
         await desk.close()
         assert desk.indexes.any_lossy
         assert [each.path for each in desk.engine.distrusted] == [b"a"]
-        desk.new_life()
-        assert not await desk.begin()
-        assert (b"a", Scope.ENTRY) in await desk.differences()
-        await desk.close()
+        await in_question(desk)
 
     run(lives())
 
@@ -209,11 +217,9 @@ def test_what_the_disk_lost_right_before_the_end_is_in_question_too(desk: Desk) 
         await first_life(desk)
         desk.new_life()
         assert not await desk.begin()
-        (desk.source / "a").write_text("changed")
         desk.engine.flush_fails = [LOST]
         desk.engine.may_distrust.clear()
-        desk.log.note(Report(RelPath(b"a"), Scope.ENTRY, content=True, is_dir=False), 0.0)
-        desk.target.kick()
+        desk.change_a()
         await until(lambda: bool(desk.engine.distrusted))
         index = desk.target.index
         assert isinstance(index, TargetIndex)
@@ -222,10 +228,7 @@ def test_what_the_disk_lost_right_before_the_end_is_in_question_too(desk: Desk) 
         desk.engine.may_distrust.set()
         await closing
         assert desk.engine.flushed == 1
-        desk.new_life()
-        assert not await desk.begin()
-        assert (b"a", Scope.ENTRY) in await desk.differences()
-        await desk.close()
+        await in_question(desk)
 
     run(lives())
 

@@ -22,7 +22,7 @@ from instep.index.ledger import Commit, Ledger, NotBelieved, discard
 from instep.index.store import BrokenIndex
 from instep.logs import fields
 from instep.model import Batch, Change, Landmarks, Outcome
-from instep.paths import ROOT, RelPath, Scope
+from instep.paths import ROOT, RelPath, Scope, is_below
 from instep.records import Names, is_directory, path_of
 from instep.workers import WorkerDied
 
@@ -225,7 +225,7 @@ class TargetIndex:
         )  # The target has names then that no scan of the source would find.
         # A tree that is still being brought over would put off all the rest.
         pending, covering = self.target.unsettled()
-        early = [path for path in commit.trees if path in pending or _covered(path, covering) or (held and not path)]
+        early = [path for path in commit.trees if path in pending or is_below(path, covering) or (held and not path)]
         self._ledger.give_back(commit, early)
         commit = commit.without(early)
         done = not commit.began
@@ -292,7 +292,7 @@ class TargetIndex:
         if abs(self._clocks_s - clocks_s) > CLOCK_STEP_S or not self._drain():
             return False
         pending, covering = target.unsettled()
-        if any(path in pending or _covered(path, covering) for path in trees):
+        if any(path in pending or is_below(path, covering) for path in trees):
             return False
         back = _take_out(records, pending, covering)
         gone = [path for path in commit.directories if _is_no_directory(records, path)]
@@ -311,7 +311,7 @@ class TargetIndex:
     def _read(self, commit: Commit) -> Names[bytes]:
         trees, known = commit.trees, commit.learned_names
         if trees:  # A directory that was brought over whole may be another one than the one in which they were seen.
-            known = {path: one for path, one in known.items() if not _covered(path, trees)}
+            known = {path: one for path, one in known.items() if not is_below(path, trees)}
         return self._reader.scanner.singles(commit.singles(), margin_ns=self._margin_ns, known=known)
 
     def _abort(self) -> None:
@@ -386,7 +386,7 @@ def _take_out(records: Names[bytes], pending: Collection[bytes], covering: Colle
     for parent, names in records.items():
         for name in list(names):
             path = path_of(parent, name)
-            if path in pending or _covered(path, covering):
+            if path in pending or is_below(path, covering):
                 del names[name]
                 out.append(path)
     return out
@@ -397,15 +397,6 @@ def _is_no_directory(records: Names[bytes], path: bytes) -> bool:
     parent, _, name = path.rpartition(b"/")
     one = records.get(parent, {}).get(name)
     return one is not None and not is_directory(one)
-
-
-def _covered(path: bytes, covering: Collection[bytes]) -> bool:
-    """Whether one of these is above the path."""
-    while path and covering:
-        path = path.rpartition(b"/")[0]
-        if path in covering:
-            return True
-    return False
 
 
 def _between_clocks_s() -> float:

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from instep.engines.native.entry import failed, put_in_place
 from instep.engines.native.session import Session, join
@@ -19,7 +19,7 @@ from instep.engines.native.stretch import Stretch
 from instep.engines.native.tally import Tally
 from instep.linux.openat import open_directory
 from instep.model import Change
-from instep.paths import ROOT, Scope
+from instep.paths import ROOT, Scope, is_below
 
 Inode = tuple[int, int]
 
@@ -71,7 +71,7 @@ class Links:
             return
         with self._lock:
             names = {change.path for change in changes if change.path in self.paths}
-            doubtful = [(path, inode) for path, inode in self.paths.items() if path in names or _below(path, tops)]
+            doubtful = [(path, inode) for path, inode in self.paths.items() if path in names or is_below(path, tops)]
         for path, inode in doubtful:
             if not _is(source, path, inode):
                 self.forget(path)
@@ -136,14 +136,6 @@ class Links:
             if not names:
                 del self._names[inode]
         return inode
-
-
-def _below(path: bytes, tops: Collection[bytes]) -> bool:
-    while path and tops:
-        path = path.rpartition(b"/")[0]
-        if path in tops:
-            return True
-    return False
 
 
 def seek(session: Session, wanted: set[Inode]) -> list[tuple[bytes, Inode]]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 
 from instep.engines.remote.session import join
 from instep.linux.openat import open_directory
 from instep.model import Change
-from instep.paths import ROOT, Scope
+from instep.paths import ROOT, Scope, is_below
 
 Inode = tuple[int, int]
 
@@ -48,7 +48,7 @@ class Links:
             return
         doubtful: set[bytes] = {change.path for change in changes if change.path in self._inodes}
         if tops:
-            doubtful.update(path for path in self._inodes if _is_below(path, tops))
+            doubtful.update(path for path in self._inodes if is_below(path, tops))
         for path in doubtful:
             if _inode(source, path) != self._inodes[path]:
                 self._forget(path)
@@ -118,14 +118,6 @@ def seek(source: int, wanted: set[Inode]) -> list[tuple[bytes, Inode]]:
         finally:
             os.close(fd)
     return found
-
-
-def _is_below(path: bytes, tops: Container[bytes]) -> bool:
-    while path:
-        path = path.rpartition(b"/")[0]
-        if path in tops:
-            return True
-    return False
 
 
 def _inode(source: int, path: bytes) -> Inode | None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from instep.linux.openat import open_directory
+from instep.paths import is_below
 
 Inode = tuple[int, int]
 
@@ -43,9 +44,9 @@ class Links:
                 self._sought.pop(inode, None)
         return inode
 
-    def below(self, tops: Container[bytes]) -> set[Inode]:
+    def below(self, tops: Collection[bytes]) -> set[Inode]:
         """The files with a name below one of these directories."""
-        return {inode for path, inode in self._inodes.items() if _is_below(path, tops)}
+        return {inode for path, inode in self._inodes.items() if is_below(path, tops)}
 
     def names(self, root: int, inode: Inode) -> list[bytes]:
         """The other names seen that still are this file's."""
@@ -65,14 +66,6 @@ class Links:
 
     def __bool__(self) -> bool:
         return bool(self._inodes)
-
-
-def _is_below(path: bytes, tops: Container[bytes]) -> bool:
-    while path:
-        path = path.rpartition(b"/")[0]
-        if path in tops:
-            return True
-    return False
 
 
 def _inode(root: int, path: bytes) -> Inode | None:
