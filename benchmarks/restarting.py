@@ -55,7 +55,7 @@ def index(bench: Bench) -> Iterator[Line]:
     engine_tells = Line("index, CPU per change, as with the native engine", "µs", place.name, reaches=(Reach(5),))
     engine_tells.note = "the native engine hands over what it saw of a file that it copied; others do not"
     looked_at = Line("… looked at again in the source", "µs", place.name, reaches=(Reach(5),))
-    seen = {change.path: os.lstat(os.path.join(os.fsencode(source), change.path)) for change in changes}
+    stats = {change.path: os.lstat(os.path.join(os.fsencode(source), change.path)) for change in changes}
     fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY)
     scanner = Scanner(fd, Filter(()), one_file_system=False)
     ledger = Ledger(os.fsencode(f"{place.path}/index"))
@@ -65,10 +65,11 @@ def index(bench: Bench) -> Iterator[Line]:
         for change in changes:
             ledger.touch((change,), ())
             if line is engine_tells:
-                ledger.learn((), {change.path: record(seen[change.path])})
+                ledger.learn((), {change.path: record(stats[change.path])})
         commit = ledger.take()
         ledger.start_writing(())
-        ledger.finish(scanner.singles(commit.singles(), known=commit.learned_names), (), (), whole=None)
+        look, seen = commit.singles()
+        ledger.finish(scanner.singles(look, seen=seen), (), (), whole=None)
         ledger.settle()
         line.add("instep", 1e6 * (time.process_time() - before_s) / len(changes))
         assert len(commit.began) == len(changes)

@@ -12,9 +12,10 @@ from instep.index.journal import Touched
 from instep.index.ledger import Commit, Ledger, NotBelieved, discard
 from instep.model import Change, Landmarks
 from instep.paths import Learned, RelPath, Scope
-from instep.records import SIZE, UNKNOWN
+from instep.records import SIZE, UNKNOWN, changed_ns
 
 ONE = b"1" * SIZE
+(CHANGED_NS,) = changed_ns(ONE)
 HERE = Landmarks(b"here", frozenset({b"a", b"b"}))
 
 
@@ -126,10 +127,26 @@ def test_a_machine_that_was_shut_down_in_good_order_is_believed(path: bytes, mon
 def test_parents_are_recorded_with_their_names(path: bytes) -> None:
     ledger = whole(path)
     ledger.touch([_change(b"d/e/f"), _change(b"g")], ())
-    began = ledger.take().singles()
-    assert {parent: set(names) for parent, names in began.items()} == {b"d/e": {b"f"}, b"d": {b"e"}, b"": {b"g", b""}}
-    assert len({value for names in began.values() for value in names.values()}) == 1
+    look, seen = ledger.take().singles()
+    assert {parent: set(names) for parent, names in look.items()} == {b"d/e": {b"f"}, b"d": {b"e"}, b"": {b"g", b""}}
+    assert len({value for names in look.values() for value in names.values()}) == 1
+    assert not seen
     ledger.close(clean=True)
+
+
+def test_what_a_batch_saw_is_not_looked_at_again() -> None:
+    """As long as it was older than the batch, and no directory above was brought over whole since."""
+    began = {b"d/f": CHANGED_NS + 2, b"d/g": CHANGED_NS, b"d": CHANGED_NS + 1, b"t/x": CHANGED_NS + 3, b"t": 5}
+    learned = dict.fromkeys(began, ONE)
+    commit = Commit(began, {b"t": Scope.TREE}, set(), {}, learned)
+    assert commit.singles() == (
+        {
+            b"d": {b"g": CHANGED_NS},
+            b"t": {b"x": CHANGED_NS + 3},
+            b"": {b"d": CHANGED_NS + 2, b"t": CHANGED_NS + 3, b"": CHANGED_NS + 1},
+        },
+        {b"d": {b"f": ONE}, b"": {}},
+    )
 
 
 def test_what_was_learned_before_a_later_batch_is_true_no_more() -> None:

@@ -309,10 +309,8 @@ class TargetIndex:
         return True
 
     def _read(self, commit: Commit) -> Names[bytes]:
-        trees, known = commit.trees, commit.learned_names
-        if trees:  # A directory that was brought over whole may be another one than the one in which they were seen.
-            known = {path: one for path, one in known.items() if not is_below(path, trees)}
-        return self._reader.scanner.singles(commit.singles(), margin_ns=self._margin_ns, known=known)
+        look, seen = commit.singles()
+        return self._reader.scanner.singles(look, margin_ns=self._margin_ns, seen=seen)
 
     def _abort(self) -> None:
         with contextlib.suppress(BrokenIndex):

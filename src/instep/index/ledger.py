@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterable, Mapping
 from instep.index.journal import Journal, Touched, merged, read_journal
 from instep.index.store import BrokenIndex, Store
 from instep.model import Change, Landmarks
-from instep.paths import ROOT, Learned, RelPath, Scope
-from instep.records import UNKNOWN, Names, parse, record
+from instep.paths import ROOT, Learned, RelPath, Scope, is_below
+from instep.records import UNKNOWN, Names, changed_ns, parse, record
 
 FOLD_ROWS = 20_000
 """After so many rows about single names these go into the texts of their directories."""
@@ -75,21 +75,53 @@ class Commit:
                 found[path] = (path, latest, text, below)
         return found
 
-    def singles(self) -> Names[int]:
-        """Every path with its parent: what is done to a name changes its directory's times, which are brought too."""
-        found: Names[int] = {}
-        for path, began in self.began.items():
+    def singles(self) -> tuple[Names[int], Names[bytes]]:
+        """What is to be looked at in the source, with when its batch began, and the records of what need not be.
+
+        Every path with its parent: what is done to a name changes its directory's times, which are brought too. Some
+        0.7 us a path.
+        """
+        began, seen_of = self.began, self._learned_outside_trees().get
+        groups: dict[bytes, _Group] = {}
+        last, group = b"/", _Group()  # Names of one directory mostly follow each other.
+        for path, began_ns in began.items():
             parent, _, name = path.rpartition(b"/")
-            names = found.get(parent)
-            if names is None:
-                names = found[parent] = {}
-            names[name] = began
-        parents = [(parent, max(names.values())) for parent, names in found.items()]
-        for path, began in parents:
+            if parent != last:
+                last, group = parent, groups.get(parent) or groups.setdefault(parent, _Group())
+            if began_ns > group.latest_ns:  # noqa: PLR1730  # max() costs more than all the rest of a path
+                group.latest_ns = began_ns
+            one = seen_of(path)
+            if one is None or changed_ns(one)[0] >= began_ns:
+                group.look[name] = began_ns
+            else:
+                group.seen[name] = one
+        look = {parent: group.look for parent, group in groups.items()}
+        seen = {parent: group.seen for parent, group in groups.items() if group.seen}
+        for path, group in groups.items():
             parent, _, name = path.rpartition(b"/")
-            names = found.setdefault(parent, {})
-            names[name] = max(began, names.get(name, 0))
-        return found
+            names = look.setdefault(parent, {})
+            names[name] = max(group.latest_ns, names.get(name, 0), began.get(path, 0))
+            if parent in seen:
+                seen[parent].pop(name, None)
+        return look, seen
+
+    def _learned_outside_trees(self) -> dict[bytes, bytes]:
+        """A directory that was brought over whole may be another one than the one in which its names were seen."""
+        trees = self.trees
+        if not trees:
+            return self.learned_names
+        return {path: one for path, one in self.learned_names.items() if not is_below(path, trees)}
+
+
+class _Group:
+    """What was touched in one directory."""
+
+    __slots__ = ("latest_ns", "look", "seen")
+
+    def __init__(self) -> None:
+        self.look: dict[bytes, int] = {}
+        self.seen: dict[bytes, bytes] = {}
+        self.latest_ns = -1
 
 
 class Ledger:

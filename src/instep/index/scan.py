@@ -18,7 +18,6 @@ from instep.paths import TEMPORARY_PREFIX, RelPath, Scope
 from instep.records import (
     UNKNOWN,
     Names,
-    changed_ns,
     encoded,
     identity_only,
     is_directory,
@@ -35,7 +34,7 @@ _KIND, _DIRECTORY = 0o170000, stat.S_IFDIR
 _ENTRY, _TREE = int(Scope.ENTRY), int(Scope.TREE)  # plain numbers: they travel between processes
 _AT_HAND = 64
 """So many directories are walked depth first; what is more is handed out."""
-_NOTHING: Mapping[bytes, bytes] = {}
+_NOTHING: Mapping[bytes, dict[bytes, bytes]] = {}
 _VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 Finding = tuple[bytes, int, bool, bool]
@@ -145,22 +144,22 @@ class Scanner:
         return os.fstat(self._source)
 
     def singles(
-        self, began: Names[int], *, margin_ns: int = 0, known: Mapping[bytes, bytes] = _NOTHING
+        self, began: Names[int], *, margin_ns: int = 0, seen: Mapping[bytes, dict[bytes, bytes]] = _NOTHING
     ) -> Names[bytes]:
-        """The records of names whose batches began at these times, less a margin.
+        """The records of names whose batches began at these times, less a margin, together with those of ``seen``.
 
-        UNKNOWN for one that is not there, has changed since, or cannot be looked at. ``known``: records, by path, that
-        were made while the batch read the name; the directory still has to be there.
+        UNKNOWN for one that is not there, has changed since, or cannot be looked at. ``seen``: what batches saw of
+        other names in these directories, which still have to be there; consumed.
         """
         found: Names[bytes] = {}
         for parent, names in began.items():
             try:
                 fd = open_directory(self._source, parent)
             except OSError:
-                found[parent] = dict.fromkeys(names, UNKNOWN)
+                found[parent] = dict.fromkeys([*names, *seen.get(parent, ())], UNKNOWN)
                 continue
             try:
-                found[parent] = _records(fd, parent + b"/" if parent else b"", names, margin_ns, known)
+                found[parent] = _records(fd, names, margin_ns, seen.get(parent, {}))
             finally:
                 os.close(fd)
         return found
@@ -197,16 +196,11 @@ class Scanner:
 
 
 def _records(
-    directory: int, prefix: bytes, began: Mapping[bytes, int], margin_ns: int, known: Mapping[bytes, bytes]
+    directory: int, began: Mapping[bytes, int], margin_ns: int, found: dict[bytes, bytes]
 ) -> dict[bytes, bytes]:
-    """``Scanner.singles`` for the names of one directory."""
-    found: dict[bytes, bytes] = {}
-    stat_of, known_of = os.stat, known.get
+    """``Scanner.singles`` for the names of one directory; added to what is ``found`` already."""
+    stat_of = os.stat
     for name, began_ns in began.items():
-        one = known_of(prefix + name)
-        if one is not None and changed_ns(one)[0] < began_ns - margin_ns:
-            found[name] = one
-            continue
         try:
             info = stat_of(name or b".", dir_fd=directory, follow_symlinks=False)
         except OSError:
