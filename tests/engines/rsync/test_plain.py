@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from instep.engines.rsync import engine as engine_module
-from instep.engines.rsync import plain
+from instep.engines.rsync import plain, runner
 from instep.engines.rsync.command import Abilities, Settings, Style, command
 from instep.engines.rsync.plan import Run
 from instep.model import Change
@@ -33,7 +33,7 @@ def styles(monkeypatch: pytest.MonkeyPatch) -> list[Style]:
             seen.append(style)
         return command(settings, abilities, style, compare_only=compare_only, leave_out=leave_out, only=only)
 
-    monkeypatch.setattr(engine_module, "command", noting)
+    monkeypatch.setattr(runner, "command", noting)
     monkeypatch.setattr(engine_module, "INLINE_CHANGES", 0)
     monkeypatch.setattr(plain, "CHANGES_MIN", 1)
     return seen

@@ -8,12 +8,14 @@ Only files with more than one name are known here. What is known is a memory: rs
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from instep.engines.rsync.source import Kind, Look, Seen
 from instep.linux.openat import open_directory
-from instep.paths import is_below
+from instep.paths import ROOT, Scope, is_below
 
 Inode = tuple[int, int]
 
@@ -66,6 +68,51 @@ class Links:
 
     def __bool__(self) -> bool:
         return bool(self._inodes)
+
+
+async def other_names(links: Links, root: int, looked: Look) -> list[Seen]:
+    """The other names of the files of a batch: what is written through one name is reported under that alone.
+
+    Where a file has names that were never seen, the whole source is searched for them once, in a thread.
+    """
+    if not links and not looked.linked:
+        return []
+    wanted: dict[Inode, Seen] = {}
+    for one in looked.seen:
+        # What was here before may have been written through this name just before it went.
+        if (before := links.forget(one.path)) is not None:
+            wanted.setdefault(before, one)
+    # The same of all that was below a directory that went or was replaced.
+    tops = {one.path: one for one in looked.seen if one.change.is_dir and one.change.scope is Scope.TREE and one.path}
+    if tops:
+        first = next(iter(tops.values()))
+        for inode in links.below(tops):
+            wanted.setdefault(inode, first)
+    for seen, inode, _ in looked.linked:
+        links.note(seen.path, inode)
+        if inode not in wanted or seen.change.content:
+            wanted[inode] = seen
+    known = {inode: links.names(root, inode) for inode in wanted}
+    lacking = {inode: count for _, inode, count in looked.linked if links.lacks(inode, count)}
+    if lacking:
+        # A file that gets another name is reported under the new one only.
+        await learn(links, root, [ROOT])
+        for inode, count in lacking.items():
+            links.sought(inode, count)
+            known[inode] = links.names(root, inode)
+    there = {one.path for one in looked.seen}
+    return [
+        Seen(wanted[inode].change, name, Kind.FILE, wanted[inode].size)
+        for inode, names in known.items()
+        for name in names
+        if name not in there
+    ]
+
+
+async def learn(links: Links, root: int, tops: Sequence[bytes]) -> None:
+    """Find the hard links at and below these, which rsync walks by itself; the loop is free meanwhile."""
+    for path, inode in await asyncio.to_thread(linked_below, root, tops):
+        links.note(path, inode)
 
 
 def _inode(root: int, path: bytes) -> Inode | None:

@@ -1,4 +1,4 @@
-"""Deletions that are counted before they are made, by rsync itself."""
+"""rsync at work: deletions that it counts before they are made."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ def test_nothing_to_delete_takes_one_run(place: Place, monkeypatch: pytest.Monke
     (place.source / "file").write_text("content")
     engine = place.engine(max_delete=NONE)
     runs: list[Style] = []
-    start = engine._start
+    start = engine._runner._start
 
     async def noted(argv: object, run: Run, *rest: object) -> object:
         runs.append(run.style)
         return await start(argv, run, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine, "_start", noted)
+    monkeypatch.setattr(engine._runner, "_start", noted)
     for _ in range(2):
         outcome = place.sync(engine, WHOLE)
         assert_done(outcome)
@@ -110,11 +110,11 @@ def test_what_is_reported_goes_while_others_are_held(
     engine = place.engine(max_delete=NONE)
 
     async def probe(_: bytes) -> bool:
-        engine._abilities = replace(engine._abilities, missing_args=missing_args)
+        engine._runner.abilities = replace(engine._runner.abilities, missing_args=missing_args)
         return False
 
     if not missing_args:  # Where it works, the real probe finds out.
-        monkeypatch.setattr(engine, "_probe", probe)
+        monkeypatch.setattr(engine._runner, "_probe", probe)
     changes = [Change(RelPath(f"d0/{name}".encode()), is_dir=True) for name in (strange, "dir")]
     outcome = place.sync(engine, *changes, deletions=Deletions.HELD)
     assert_done(outcome)
