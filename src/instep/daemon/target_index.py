@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -71,6 +71,8 @@ class TargetIndex:
         self._recognised = False
         self._closing = False
         self._losses = 0
+        self._lossy_before = False
+        self._lost_at_end = False
         self._writing = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "instep-index")  # One, so that the steps of a commit stay in order.
 
@@ -88,6 +90,7 @@ class TargetIndex:
         """See whether it can be believed for the target; one that is away is recognised later. Blocks on the disk."""
         try:
             self._in_doubt = self._ledger.in_doubt()
+            self._lossy_before = self._ledger.is_lossy
             if not away:
                 self._ledger.recognise(landmarks, self._in_doubt)
                 self._recognised = True
@@ -110,7 +113,7 @@ class TargetIndex:
     @property
     def is_lossy(self) -> bool:
         """Whether the target's disk lost something that was written, and has not been seen to hold it since."""
-        return self._losses > 0
+        return self._losses > 0 or self._lossy_before
 
     def root_differs(self) -> bool:
         """Whether the root directory's own attributes have to be brought over."""
@@ -139,7 +142,10 @@ class TargetIndex:
         A commit under way is waited for: it holds some of that, and gives it back.
         """
         await self._committed()
-        return self._ledger.in_question()
+        question = self._ledger.in_question()
+        if self._lossy_before:  # A process before was told of a loss. The kernel will not tell it again.
+            await self._in_thread(lambda: self.target.engine.distrust(_again(question)))
+        return question
 
     def take_unswept(self) -> set[bytes]:
         """Directories that are to be listed once, for what a killed process may have left there."""
@@ -247,8 +253,9 @@ class TargetIndex:
                 await self._in_thread(self._abort)
         if lost is not None:
             await self._bring_again(lost)
-        elif done and commit.began and self._losses:
-            self._losses = 0
+        elif done and commit.began and self.is_lossy:
+            self._losses, self._lossy_before = 0, False
+            await self._in_thread(lambda: self._ledger.mark_lossy(lossy=False))
             log.info("target-disk-well-again", extra=fields(target=self.target.name))
 
     async def _bring_again(self, lost: _LostAtDisk) -> None:
@@ -270,13 +277,18 @@ class TargetIndex:
             ),
         )
         self._losses += 1
-        changes = [
-            Change(RelPath(path), scope, content=True, is_dir=scope is Scope.TREE) for path, scope in question.items()
-        ]
-        await self._in_thread(lambda: self.target.engine.distrust(changes))
-        if not self._closing:
+        changes = _again(question)
+        await self._in_thread(lambda: self._doubt(changes))
+        if self._closing:
+            self._lost_at_end = True
+        else:
             self.target.look_again(changes)
             self.target.kick()
+
+    def _doubt(self, changes: Sequence[Change]) -> None:
+        with contextlib.suppress(BrokenIndex):
+            self._ledger.mark_lossy(lossy=True)
+        self.target.engine.distrust(changes)
 
     async def _read_and_write(self, commit: Commit) -> bool:
         ledger, target = self._ledger, self.target
@@ -342,7 +354,7 @@ class TargetIndex:
                 async with asyncio.timeout(within_s):
                     if self._commit is not None:
                         await self._commit
-                    if not self._losses:  # Else nobody has brought it again: it stays in question for the next start.
+                    if not self._lost_at_end:  # Else nobody brings it again: it stays in question for the next start.
                         await self._write_down()
         if self._commit is not None:
             self._commit.cancel()
@@ -358,6 +370,11 @@ class TargetIndex:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _again(question: Mapping[bytes, Scope]) -> list[Change]:
+    """All this is to be compared to the last byte."""
+    return [Change(RelPath(path), scope, content=True, is_dir=scope is Scope.TREE) for path, scope in question.items()]
 
 
 def _outermost(trees: dict[bytes, int]) -> dict[bytes, int]:

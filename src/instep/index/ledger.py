@@ -200,6 +200,16 @@ class Ledger:
                 self._rows = 0
             self._store.put_meta(whole=b"1" if whole else b"0", clean=b"0", boot=_boot())
 
+    @property
+    def is_lossy(self) -> bool:
+        """Whether the target's disk lost something of what is in question. Blocks on the disk."""
+        return self._store.meta().get("lossy") == b"1"
+
+    def mark_lossy(self, *, lossy: bool) -> None:
+        """Remember it for the next process: the kernel tells of a loss once. Blocks on the disk."""
+        with self._store.transaction():
+            self._store.put_meta(lossy=b"1" if lossy else b"0")
+
     def close(self, *, clean: bool) -> None:
         """Let go of the files; ``clean``: nothing is under way at the target any more."""
         try:

@@ -39,6 +39,25 @@ def count_signings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
+def test_after_a_loss_what_was_left_there_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By this agent and by those after it."""
+    seen = count_signings(monkeypatch)
+    with Rig(os.fsencode(tmp_path)) as rig:
+
+        def change() -> int:
+            touch(rig.s(b"big"), 1000 + 100 * len(seen))
+            rig.clean(rig.bring(b"big"))
+            return len(seen)
+
+        write(rig.s(b"big"), os.urandom(SIZE))
+        rig.clean(rig.bring(b"big"))
+        assert [change() for _ in range(2)] == [1, 1]
+        rig.engine.distrust([])
+        assert [change() for _ in range(2)] == [2, 3]
+        rig.run(rig.engine.open())
+        assert [change() for _ in range(2)] == [4, 5]
+
+
 @pytest.mark.parametrize("inplace", [False, True])
 def test_what_was_left_there_is_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, inplace: bool

@@ -35,7 +35,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-PROTOCOL = 3
+PROTOCOL = 4
 MAGIC = b"\0instep-agent\0"
 BOOT = b"instep-boot-01 %08x\n"
 """What stands before the packed source of this module; who runs it already skips so many bytes."""
@@ -103,7 +103,7 @@ COMPRESSED, ZSTD = 0x80, 0x40
 """In a frame's kind: its body is packed, by zlib or zstd."""
 HAS_XXHASH, HAS_ZSTD = 1, 2
 """Abilities."""
-OPEN, BATCH, PING, SYNC = 1, 2, 3, 4
+OPEN, BATCH, PING, SYNC, DOUBT = 1, 2, 3, 4, 5
 HELLO, OPENED, ACK, PART, PONG, SIGNED, REFUSED = 32, 33, 34, 35, 36, 37, 38
 
 CD, PUT, SELF, MKDIR, SYMLINK, NODE, DELETE, MOVE, LINK, META, VERIFY, CHECK = range(1, 13)
@@ -2076,6 +2076,8 @@ class Agent:
             threading.Thread(target=self._sync, args=(number,), daemon=True).start()
         elif kind == OPEN:
             self.open(number, body)
+        elif kind == DOUBT and self.writer is not None:
+            self.writer.doubts_cache = True  # It was another agent that was told of the loss.
         else:
             raise ProtocolError("no such frame")
 

@@ -315,6 +315,11 @@ class Connection:
                 number = agent.FAILURE.unpack(payload)[0]
                 raise OSError(number, os.strerror(number))
 
+    def doubt(self) -> None:
+        """What the far kernel remembers of files is not to be believed any more. In the loop; nothing is awaited."""
+        if not self.gone:
+            self._write(agent.frame(agent.DOUBT, 0, b""))
+
     async def room(self) -> None:
         """Wait until the window lets more bulk out.
 

@@ -110,6 +110,7 @@ class RemoteEngine:
         self._pace = Pace(settings.bandwidth_bytes_per_s)
         self._identity: tuple[int, int, int] | None = None
         self._tie: _Tie | None = None
+        self._doubts = False
         self._whose = os.urandom(16)
         self._jobs: dict[int, tuple[Batch, Job]] = {}  # the batch is held so that its id stays its own
         self._links = Links()
@@ -163,6 +164,8 @@ class RemoteEngine:
                 await connection.close()
                 raise
         self._tie = _Tie(connection, far, session, asyncio.get_running_loop())
+        if self._doubts:
+            connection.doubt()
         return known
 
     def prepare(self) -> None:
@@ -265,8 +268,12 @@ class RemoteEngine:
         except TimeoutError:
             raise TargetAway(f"its disk has not taken everything within {FLUSH_S:g} s") from None
 
-    def distrust(self, changes: Sequence[Change]) -> None:
-        """Nothing to do: the agent reads from its disk itself since it told of the loss."""
+    def distrust(self, changes: Sequence[Change]) -> None:  # noqa: ARG002  # the agent doubts all alike
+        """Have the agent read from its disk itself from now on: this one, and any after it."""
+        self._doubts = True
+        tie = self._tie
+        if tie is not None:
+            tie.loop.call_soon_threadsafe(tie.connection.doubt)
 
     async def close(self) -> None:
         """Let go of the far side."""
