@@ -20,7 +20,6 @@ from tests.system.disks import Disks
 from tests.system.faults import ENGINES, reported_anew, written
 
 Mount = Callable[..., Path]
-FULL = os.environ.get("INSTEP_SIZES") == "full"
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
 
@@ -128,7 +127,6 @@ def test_bad_sectors(start: Start, source: Path, disks: Disks, engine: str) -> N
 
 
 @pytest.mark.root
-@pytest.mark.skipif(not FULL, reason="in the soak: now and then ext4 gives such a disk up altogether")
 @pytest.mark.parametrize("engine", ["native", "remote", "rsync"])
 def test_a_disk_that_has_promised_more_than_it_has(
     start: Start, source: Path, disks: Disks, request: pytest.FixtureRequest, engine: str

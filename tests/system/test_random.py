@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ ROADS = ["inotify", "fanotify", "inotify, short queue", "poll"]
 PLACES = ["tmpfs", *DISK_KINDS, "overlayfs"]
 FULL = os.environ.get("INSTEP_SIZES") == "full"
 ROUNDS = int(os.environ.get("INSTEP_ROUNDS", "50"))
+RULES = {
+    "a name": ["--exclude=b"],
+    "a directory": ["--exclude=c/"],
+    "anchored": ["--exclude=/a/b", "--exclude=/c"],
+    "only some": ["--include=*/", "--include=a", "--include=f", "--include=probe", "--exclude=*"],
+    "all below": ["--include=/a/", "--include=/a/**", "--exclude=*"],
+    "contents of a directory": ["--exclude=/a/b/**", "--exclude=c/*"],
+    "order": ["--include=/a/a/b", "--exclude=b", "--exclude=a/c"],
+}
 SHARE = max(1, ROUNDS // (len(PLACES) * len(ENGINES)))
 
 
@@ -39,7 +49,7 @@ def seeds(count: int, what: str) -> list[int]:
     return [int(given)] if given else [draw.randrange(1_000_000) for _ in range(count)]
 
 
-def play(start: Start, place: Path, seed: int, engine: str, ssh: str | None = None) -> int:
+def play(start: Start, place: Path, seed: int, engine: str, ssh: str | None = None, rules: Sequence[str] = ()) -> int:
     """One round: writers beside the daemon; then rest, comparison, a probe in every directory, comparison.
 
     Args:
@@ -48,6 +58,7 @@ def play(start: Start, place: Path, seed: int, engine: str, ssh: str | None = No
         seed: What is drawn.
         engine: Who writes the target.
         ssh: How to get ``there``, which is here; None: the target is a directory.
+        rules: What is left out, as options; then the target equals what rsync makes of the source with them.
 
     Returns:
         How often the kernel's queue overflowed.
@@ -71,6 +82,7 @@ def play(start: Start, place: Path, seed: int, engine: str, ssh: str | None = No
         *([target] if ssh is None else ["--ssh", ssh, f"there:{target}"]),
         *MONITORS[road.partition(",")[0]],
         f"--engine={engine}",
+        *rules,
         environment={"INSTEP_QUEUE": QUEUE},
         program=Path(small_queue.__file__) if short else None,
     )
@@ -90,15 +102,16 @@ def play(start: Start, place: Path, seed: int, engine: str, ssh: str | None = No
     try:
         for writer in running:
             assert writer.wait(60) == 0
-        daemon.wait_equal(root, target, links=links)
+        daemon.wait_equal(ruled(root, base / "at rest", rules), target, links=links)
         for directory, _, _ in os.walk(root):
             with open(os.path.join(directory, "probe"), "wb") as file:
                 file.write(draw.randbytes(5))
-        daemon.wait_equal(root, target, links=links)
+        daemon.wait_equal(ruled(root, base / "probed", rules), target, links=links)
         overflows = len(daemon.events("inotify-overflow"))
         assert daemon.stop() == 0
     except AssertionError as error:
-        raise AssertionError(f"INSTEP_SEED={seed} {road}, {engine}, {place}: {error}") from None
+        words = " ".join([road, engine, str(place), *rules])
+        raise AssertionError(f"INSTEP_SEED={seed} {words}: {error}") from None
     finally:
         for writer in running:
             writer.kill()
@@ -106,6 +119,14 @@ def play(start: Start, place: Path, seed: int, engine: str, ssh: str | None = No
         daemon.kill()
         shutil.rmtree(base, ignore_errors=True)
     return overflows
+
+
+def ruled(root: Path, reference: Path, rules: Sequence[str]) -> Path:
+    """What there is without what these rules leave out."""
+    if not rules:
+        return root
+    subprocess.run(["rsync", "-aHAX", *rules, f"{root}/", f"{reference}/"], check=True)
+    return reference
 
 
 @pytest.mark.slow
@@ -125,3 +146,16 @@ def test_writers_at_once(start: Start, shm: Path, request: pytest.FixtureRequest
         chosen = [seed - seed % len(ROADS) + (first + number) % len(ROADS) for number, seed in enumerate(chosen)]
     overflows = sum(play(start, place, seed, engine, ssh) for seed in chosen)
     print(f"{len(chosen)} rounds on {kind} by {engine}, {overflows} overflows")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120 + 30 * SHARE)
+@pytest.mark.parametrize("engine", [*ENGINES, *["remote"] * FULL])
+@pytest.mark.parametrize("rules", RULES)
+def test_writers_at_once_under_rules(
+    start: Start, shm: Path, request: pytest.FixtureRequest, engine: str, rules: str
+) -> None:
+    """Names come under rules, and from under them, by being renamed, or by what is above them being renamed."""
+    ssh: str | None = request.getfixturevalue("sshd").ssh if engine == "remote" else None
+    for seed in seeds(SHARE, f"{rules} {engine}"):
+        play(start, shm, seed, engine, ssh, RULES[rules])
