@@ -126,6 +126,9 @@ def ruled(root: Path, reference: Path, rules: Sequence[str]) -> Path:
     if not rules:
         return root
     subprocess.run(["rsync", "-aHAX", *rules, f"{root}/", f"{reference}/"], check=True)
+    for directory, _, _ in os.walk(reference, topdown=False):  # rsync makes links in them after it has set their times.
+        info = os.lstat(os.path.join(root, os.path.relpath(directory, reference)))
+        os.utime(directory, ns=(info.st_atime_ns, info.st_mtime_ns))
     return reference
 
 

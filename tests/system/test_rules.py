@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from tests.system.compare import differences, snapshot
 from tests.system.conftest import Start
 from tests.system.daemon_process import DaemonProcess, wait_until
+from tests.system.faults import ENGINES, MONITORS
 
 RULES: dict[str, list[str]] = {
     "by suffix": ["--exclude=*.o"],
@@ -109,6 +112,41 @@ def test_directories_renamed_under_rules(
             rsync(source, reference, RULES[rules])
             wait_same(daemon, target, reference)
     assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("monitor", MONITORS)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_directory_has_the_time_at_which_an_excluded_name_came_or_went(
+    start: Start, source: Path, target: Path, engine: str, monitor: str
+) -> None:
+    plant(source, "new")
+    daemon = start(source, target, f"--engine={engine}", *MONITORS[monitor], "--exclude=*.o", "--exclude=/b")
+    daemon.wait_following()
+
+    def same_times() -> bool:
+        return all(
+            (source / name).stat().st_mtime_ns == (target / name).stat().st_mtime_ns
+            for name in (".", "a", "a/cache", "a/keep", "c")
+        )
+
+    steps: list[Callable[[], object]] = [
+        (source / "a" / "new.o").touch,
+        (source / "a" / "keep" / "main.o").unlink,
+        lambda: (source / "a" / "new.o").rename(source / "c" / "newer.o"),
+        lambda: (source / "a" / "cache" / "plain").rename(source / "c" / "plain.o"),
+        lambda: (source / "b").rename(source / "a" / "dir.o"),
+    ]
+    for step in steps:
+        step()
+        wait_until(same_times, "the times of directories")
+    assert daemon.stop() == 0
+    verified = subprocess.run(
+        [sys.executable, "-m", "instep", "verify", "--exclude=*.o", "--exclude=/b", source, target],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert verified.returncode == 0, verified.stdout
 
 
 def test_rules_never_touch_the_source(start: Start, source: Path, target: Path) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from instep.core.changelog import ChangeLog
 from instep.core.filters import Filter
 from instep.core.retry import backoff_s
+from instep.daemon.admission import Admission
 from instep.daemon.build import build_monitor, build_verifier
 from instep.daemon.indexes import Indexes
 from instep.daemon.locks import TargetLocks
@@ -83,6 +84,7 @@ class Mirror:
         self._doubted: set[Target] = set()  # compared since they were followed, and not known to be in step yet
         self._carried = carried
         self._filter = Filter(spec.rules)
+        self._admission: Admission | None = None
         self._monitor: Monitor | None = None
         self._why_monitor = ""
         self._reads = -1
@@ -118,6 +120,8 @@ class Mirror:
             self._source = _open_source(spec.source)
             info = os.fstat(self._source)
             self._identity = (info.st_dev, info.st_ino)
+            if not self._filter.is_trivial:
+                self._admission = Admission(self._source, self._filter)
             built = Built(
                 spec,
                 self._source,
@@ -367,7 +371,7 @@ class Mirror:
         monitor = self._monitor
         assert monitor is not None
         note, changelog = self.changelog.note, self.changelog
-        everything = self._filter.is_trivial
+        admission = self._admission
         any_reports = False
         for _ in range(READS_PER_TURN_MAX):
             reports = monitor.read()
@@ -378,7 +382,12 @@ class Mirror:
             for report in reports:
                 if not report.path and report.scope is Scope.TREE:
                     self._lost()
-                elif everything or self._admits(report):
+                elif admission is None:
+                    note(report, now_s)
+                elif (admitted := admission.admit(report)) is not None:
+                    note(admitted, now_s)
+            if admission is not None:
+                for report in admission.around():
                     note(report, now_s)
             if monitor.drained:
                 changelog.drained()  # Before anything is started: what that touches is newer than what was read.
@@ -427,20 +436,6 @@ class Mirror:
         if self._rescan is not None and self._rescan.busy:
             return False  # What was lost, as the end of a name that is touched, is noted by that alone.
         return self._monitor.drained or self.spec.monitor is MonitorName.POLL
-
-    def _admits(self, report: Report) -> bool:
-        """The filter's verdict; of a rename with one end outside the filter only the other end is noted."""
-        excludes = self._filter.excludes
-        out = excludes(report.path, report.is_dir)
-        old = report.moved_from
-        if old is None:
-            return not out or report.path == ROOT
-        if not out and not excludes(old, report.is_dir):
-            return True
-        one = old if out else report.path
-        if not excludes(one, report.is_dir):
-            self.changelog.note(Report(one, Scope.TREE, content=True, is_dir=report.is_dir), self._clock())
-        return False
 
     def _kick(self) -> None:
         if not self._source_ok():
