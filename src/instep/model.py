@@ -308,6 +308,14 @@ class Call(NamedTuple):
     """What differs from our own while it runs."""
 
 
+class Bring(NamedTuple):
+    """A batch for an engine that works for a handler."""
+
+    batch: Batch
+    timeout_s: float = float("inf")
+    """After so long it is broken off."""
+
+
 class Interrupt(NamedTuple):
     """A signal to something that runs, and all that it started."""
 
@@ -316,7 +324,7 @@ class Interrupt(NamedTuple):
     signal: int
 
 
-Work = Program | Call | Batch | Interrupt
+Work = Program | Call | Bring | Interrupt
 """What a handler may ask for: a program, a function, an engine's work, or that one of these be interrupted."""
 
 

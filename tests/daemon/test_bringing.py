@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from instep.daemon.bringing import NO_SPACE, PARTIAL, UNREACHABLE, Bringing
 from instep.engines.native.engine import NativeEngine
-from instep.model import Batch, Change, Outcome, Postponed, ProgramEnd
+from instep.model import Batch, Bring, Change, Outcome, Postponed, ProgramEnd
 from instep.paths import ROOT, RelPath, Scope
 from instep.spec import EngineName, MirrorSpec, TargetSpec
 
@@ -41,8 +43,8 @@ def work(both: tuple[Path, Path], what: Work) -> None:
     asyncio.run(run())
 
 
-def batch(*paths: bytes, scope: Scope = Scope.ENTRY) -> Batch:
-    return Batch(tuple(Change(RelPath(path), scope) for path in paths), 0.0, flushing=True)
+def batch(*paths: bytes, scope: Scope = Scope.ENTRY, timeout_s: float = math.inf) -> Bring:
+    return Bring(Batch(tuple(Change(RelPath(path), scope) for path in paths), 0.0, flushing=True), timeout_s)
 
 
 def test_paths_are_brought_in_step(both: tuple[Path, Path]) -> None:
@@ -119,5 +121,64 @@ def test_a_source_that_is_gone(both: tuple[Path, Path]) -> None:
         end = await bringing.bring(batch(b"f"))
         assert end.status == UNREACHABLE
         assert os.strerror(errno.ENOENT) in end.trouble
+
+    work(both, what)
+
+
+@pytest.mark.parametrize("how", ["interrupted", "timed out"])
+def test_work_that_is_broken_off(both: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Also what waits for its turn; the next work finds an engine that is as good as new."""
+    source, target = both
+    (source / "f").write_text("content")
+    begun = asyncio.Event()
+
+    async def hang(*_: object) -> Outcome:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def what(bringing: Bringing) -> None:
+        interrupts: list[Callable[[int], None]] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(NativeEngine, "sync_now", lambda _, given: (Outcome(), given.changes))
+            patch.setattr(NativeEngine, "sync", hang)
+            timeout_s = 0.01 if how == "timed out" else math.inf
+            works = [
+                asyncio.create_task(bringing.bring(batch(b"f", timeout_s=timeout_s), started=interrupts.append))
+                for _ in range(2)
+            ]
+            async with asyncio.timeout(60):
+                await begun.wait()
+                for interrupt in interrupts if how == "interrupted" else ():
+                    interrupt(signal.SIGINT)
+                    interrupt(signal.SIGKILL)
+                ends = await asyncio.gather(*works)
+            for interrupt in interrupts:
+                interrupt(signal.SIGTERM)  # It has ended: nothing happens.
+        number = signal.SIGINT if how == "interrupted" else signal.SIGTERM
+        assert ends == [ProgramEnd(128 + number, signal=number, timed_out=how == "timed out")] * 2
+        assert (await bringing.bring(batch(b"f"))).status == 0
+        assert (target / "f").read_text() == "content"
+
+    work(both, what)
+
+
+def test_work_that_is_cancelled_with_the_daemon(both: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = asyncio.Event()
+
+    async def hang(*_: object) -> Outcome:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(NativeEngine, "sync_now", lambda _, given: (Outcome(), given.changes))
+    monkeypatch.setattr(NativeEngine, "sync", hang)
+
+    async def what(bringing: Bringing) -> None:
+        task = asyncio.create_task(bringing.bring(batch(b"f")))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
     work(both, what)

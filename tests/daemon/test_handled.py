@@ -13,7 +13,7 @@ import pytest
 from instep.daemon.handled import Handled
 from instep.daemon.workshop import Workshop
 from instep.linux.inotify import IN_CREATE, IN_DELETE, IN_MOVED_FROM, IN_MOVED_TO
-from instep.model import EventReport, Program, ProgramEnd
+from instep.model import Call, EventReport, Program, ProgramEnd
 from instep.monitors.inotify_events import InotifyEvents
 from instep.paths import RelPath
 from instep.ports import Place
@@ -35,7 +35,7 @@ class Telling:
         self.exit_status: int | None = None
         self.root = root
         self.told: list[str] = []
-        self.programs: list[tuple[int, Program]] = []
+        self.programs: list[tuple[int, Program | Call]] = []
         self.ends: dict[int, ProgramEnd] = {}
         self.at_s: float | None = None
         self.woken = 0
@@ -60,7 +60,7 @@ class Telling:
     def appeared(self, place: int, path: RelPath, now_s: float) -> bool:
         return True
 
-    def due(self, now_s: float, *, drained: bool) -> Sequence[tuple[int, Program]]:
+    def due(self, now_s: float, *, drained: bool) -> Sequence[tuple[int, Program | Call]]:
         if self.at_s is not None and now_s >= self.at_s:
             self.at_s = None
             self.woken += 1
@@ -224,6 +224,17 @@ def test_a_defect_of_the_handler_ends_it(root: Path, caplog: pytest.LogCaptureFi
     async def work(handler: Telling, handled: Handled) -> None:
         handler.breaks = True
         handler.programs = [(1, Program((b"/bin/true",)))]
+        (root / "f").write_text("")
+
+    assert drive(root, work)[1] == 1
+    assert "handler-crashed" in caplog.text
+
+
+def test_a_defect_in_doing_the_work_ends_it(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody would ever hear of the end of that work; what waits for it would wait for ever."""
+
+    async def work(handler: Telling, handled: Handled) -> None:
+        handler.programs = [(1, Call())]
         (root / "f").write_text("")
 
     assert drive(root, work)[1] == 1

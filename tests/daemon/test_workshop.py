@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from instep.daemon.workshop import Workshop
 from instep.engines.command.program import Interruption
-from instep.model import Batch, Call, Change, Interrupt, Program, ProgramEnd
+from instep.model import Batch, Bring, Call, Change, Interrupt, Program, ProgramEnd
 from instep.paths import RelPath
 
 
@@ -30,8 +30,9 @@ class Telling:
         self.workshop.interrupt(Interrupt(2, signal.SIGTERM))
         return ProgramEnd(3)
 
-    async def bring(self, batch: Batch) -> ProgramEnd:
-        self.told.append(batch)
+    async def bring(self, work: Bring, *, started: Callable[[Interruption], None] | None = None) -> ProgramEnd:
+        assert started is not None
+        self.told.append(work)
         return ProgramEnd(4)
 
     async def close(self) -> None:
@@ -40,7 +41,7 @@ class Telling:
 
 def test_each_kind_of_work_has_its_place() -> None:
     module, engine = Telling(), Telling()
-    batch, call = Batch((Change(RelPath(b"f")),), 0.0), Call()
+    batch, call = Bring(Batch((Change(RelPath(b"f")),), 0.0)), Call()
 
     async def run() -> None:
         workshop = module.workshop = Workshop(umask=0o022, module=module, engine=engine)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from instep.daemon.build import Ground, build_engine
+from instep.engines.command.program import Interruption
 from instep.errors import OperatorError, TargetAway
 from instep.linux.openat import DIRECTORY
-from instep.model import Batch, Change, Failure, Outcome, ProgramEnd
+from instep.model import Batch, Bring, Change, Failure, Outcome, ProgramEnd
 from instep.paths import RelPath
 from instep.ports import Engine
 from instep.spec import MirrorSpec
@@ -36,10 +39,49 @@ class Bringing:
         self._source = -1
         self._alone = asyncio.Lock()
 
-    async def bring(self, batch: Batch) -> ProgramEnd:
-        """Bring the paths of a batch in step, however long it takes; one batch after the other."""
+    async def bring(self, work: Bring, *, started: Callable[[Interruption], None] | None = None) -> ProgramEnd:
+        """Bring the paths of a batch in step; one batch after the other, and the time it waits for its turn counts.
+
+        Args:
+            work: what to do, and how long it may take.
+            started: given what breaks it off, whatever the signal; it has then ended as a program by that signal.
+        """
+        task = asyncio.create_task(self._in_turn(work.batch))
+        ended_by = 0
+        timed_out = False
+
+        def interrupt(number: int) -> None:
+            nonlocal ended_by
+            if not ended_by and task.cancel():
+                ended_by = number
+
+        def expire() -> None:
+            nonlocal timed_out
+            timed_out = not ended_by
+            interrupt(signal.SIGTERM)
+
+        if started is not None:
+            started(interrupt)
+        timer = None
+        if work.timeout_s != float("inf"):
+            timer = asyncio.get_running_loop().call_later(work.timeout_s, expire)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if not ended_by:
+                raise
+            return ProgramEnd(128 + ended_by, signal=ended_by, timed_out=timed_out)
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _in_turn(self, batch: Batch) -> ProgramEnd:
         async with self._alone:
-            return await self._bring(batch)
+            try:
+                return await self._bring(batch)
+            except asyncio.CancelledError:
+                await self._shut()  # It is opened anew the next time.
+                raise
 
     async def _bring(self, batch: Batch) -> ProgramEnd:
         try:

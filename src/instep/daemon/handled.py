@@ -271,11 +271,13 @@ class Handled:
         self._act()
 
     async def _end(self, number: int, work: Coroutine[None, None, ProgramEnd]) -> None:
-        end = await work
         task = asyncio.current_task()
         assert task is not None
-        self._running.discard(task)
         try:
+            try:
+                end = await work
+            finally:
+                self._running.discard(task)
             self._handler.finished(number, end, self._clock())
             self._act()
         except Exception:

@@ -9,7 +9,7 @@ from typing import Protocol
 from instep.engines.command.launcher import Launcher
 from instep.engines.command.program import Interruption
 from instep.engines.command.program import begin as begin_program
-from instep.model import Batch, Call, Interrupt, Program, ProgramEnd
+from instep.model import Bring, Call, Interrupt, Program, ProgramEnd
 
 
 class Programs(Protocol):
@@ -51,8 +51,8 @@ class Module(Protocol):
 class Brings(Protocol):
     """An engine with its target, for a handler."""
 
-    async def bring(self, batch: Batch) -> ProgramEnd:
-        """Bring the paths of a batch in step; failures are in the end."""
+    async def bring(self, work: Bring, *, started: Callable[[Interruption], None] | None = None) -> ProgramEnd:
+        """Bring the paths of a batch in step; failures are in the end. ``started`` as for programs."""
 
     async def close(self) -> None:
         """Let go of the target."""
@@ -104,7 +104,7 @@ class Workshop:
         if self._module is not None:
             await self._module.open()
 
-    def begin(self, number: int, work: Program | Call | Batch) -> Coroutine[None, None, ProgramEnd]:
+    def begin(self, number: int, work: Program | Call | Bring) -> Coroutine[None, None, ProgramEnd]:
         """Do one thing; what is to be awaited for its end. A program that this process starts is started at once."""
         started = functools.partial(self._interruptions.__setitem__, number)
         if self._helper is None and isinstance(work, Program):
@@ -117,10 +117,10 @@ class Workshop:
         finally:
             self._interruptions.pop(number, None)
 
-    async def _run(self, work: Program | Call | Batch, started: Callable[[Interruption], None]) -> ProgramEnd:
-        if isinstance(work, Batch):
+    async def _run(self, work: Program | Call | Bring, started: Callable[[Interruption], None]) -> ProgramEnd:
+        if isinstance(work, Bring):
             assert self._engine is not None
-            return await self._engine.bring(work)
+            return await self._engine.bring(work, started=started)
         if isinstance(work, Call):
             assert self._module is not None
             return await self._module.call(work, started=started)

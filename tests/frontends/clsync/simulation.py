@@ -18,7 +18,7 @@ from instep.frontends.clsync.rules import ALL, Rules, parse
 from instep.frontends.clsync.runs import Excluded, Part
 from instep.frontends.clsync.settings import Mode, Settings
 from instep.linux.inotify import IN_CREATE
-from instep.model import EventReport, Interrupt, Program, ProgramEnd, Work
+from instep.model import Batch, Bring, Change, EventReport, Interrupt, Program, ProgramEnd, Work
 from instep.paths import RelPath, Scope
 
 STEP_S = 0.001
@@ -61,9 +61,14 @@ class OneProgramEach:
 
     def __init__(self, part_max: int = 1_000_000) -> None:
         self.part_max = part_max
+        self.by_engine = False
+        """Batches for an engine in the place of programs."""
         self.told: list[tuple[int | None, str]] = []
 
     def change(self, settings: Settings) -> None:
+        pass
+
+    def follow(self, rules: Rules) -> None:
         pass
 
     def of(
@@ -71,9 +76,14 @@ class OneProgramEach:
     ) -> list[Part]:
         self.told.append((iteration, status))
         return [
-            Part(Program(tuple(entry.path for entry in some)), some)
+            Part(self._work(some), some)
             for some in (entries[at : at + self.part_max] for at in range(0, len(entries), self.part_max))
         ]
+
+    def _work(self, entries: Sequence[Entry]) -> Program | Bring:
+        if self.by_engine:
+            return Bring(Batch(tuple(Change(entry.path) for entry in entries), 0.0))
+        return Program(tuple(entry.path for entry in entries))
 
 
 class Simulation:
@@ -86,7 +96,7 @@ class Simulation:
         tree: PretendedTree | None = None,
         rules: bytes | None = None,
         takes_s: float = 0.0,
-        ends: Callable[[Program], ProgramEnd] = lambda _: ProgramEnd(0),
+        ends: Callable[[Any], ProgramEnd] = lambda _: ProgramEnd(0),
         part_max: int = 1_000_000,
     ) -> None:
         self.runs: list[tuple[float, tuple[bytes, ...]]] = []
@@ -104,7 +114,7 @@ class Simulation:
         self._ends = ends
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self._under_way: dict[int, Program] = {}
+        self._under_way: dict[int, Program | Bring] = {}
         around = Surroundings(
             tree=tree or PretendedTree(),
             say=Say(),
@@ -167,8 +177,9 @@ class Simulation:
                 self.handler.finished(number, ProgramEnd(128 + work.signal, signal=work.signal), self.now_s)
                 self.at(self.now_s, lambda: None)
             return
-        assert isinstance(work, Program)
-        self.runs.append((self.now_s, work.argv))
+        assert isinstance(work, (Program, Bring))
+        words = work.argv if isinstance(work, Program) else tuple(change.path for change in work.batch.changes)
+        self.runs.append((self.now_s, words))
         self._under_way[number] = work
         self.at_once = max(self.at_once, len(self._under_way))
         self.at(self.now_s + self._takes_s, lambda: self._end(number))

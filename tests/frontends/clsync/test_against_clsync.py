@@ -14,7 +14,7 @@ from instep.frontends.clsync.complaints import Refused
 from instep.frontends.clsync.read import Answer, read
 from instep.frontends.clsync.settings import Settings
 from instep.frontends.clsync.templates import Arguments
-from tests.frontends.clsync.original import CLSYNC, needs_clsync
+from tests.original_clsync import CLSYNC, TRIES, needs_clsync
 
 pytestmark = needs_clsync
 
@@ -44,10 +44,6 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def environ(desk: Path) -> dict[bytes, bytes]:
     return {b"PATH": b"/usr/bin:/bin", b"HOME": bytes(desk), b"TMPDIR": bytes(desk)}
-
-
-TRIES = 5
-"""The original crashes now and then where it does not always."""
 
 
 def theirs(desk: Path, argv: Sequence[str], tries: int = TRIES) -> int:

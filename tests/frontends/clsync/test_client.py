@@ -16,10 +16,9 @@ from instep.frontends.clsync.client import Client, ClientError, Failed, Info, No
 from instep.frontends.clsync.control import Session
 from instep.frontends.clsync.protocol import CLSYNC as VERSION
 from tests.frontends.clsync.exchange import BOTH, CLOSING, GREETING
-from tests.frontends.clsync.served import CLSYNC, running_clsync, served
+from tests.frontends.clsync.served import served
 from tests.frontends.clsync.test_control import Daemon
-
-needs_clsync = pytest.mark.skipif(CLSYNC is None, reason="needs clsync")
+from tests.original_clsync import listening, needs_clsync
 
 
 @contextmanager
@@ -88,7 +87,7 @@ def test_long_paths_and_values(tmp_path: Path) -> None:
 
 @needs_clsync
 def test_clsync_itself() -> None:
-    with running_clsync() as (path, process):
+    with listening() as (path, process):
         with Client(path, timeout_s=60) as client:
             assert client.version() == VERSION
             assert client.info() == Info("default", "lab", process.pid)
@@ -104,7 +103,7 @@ def test_clsync_itself() -> None:
 @needs_clsync
 def test_what_was_seen_is_what_clsync_says(tmp_path: Path) -> None:
     """The exchange that our own conversation is held to."""
-    with running_clsync() as (path, _):
+    with listening() as (path, _):
         place = os.fsencode(path.parent / "dump")
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(60)

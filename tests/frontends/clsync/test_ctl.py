@@ -14,8 +14,9 @@ import pytest
 from instep.commands import clsyncctl
 from instep.frontends.clsync.control import Session
 from instep.frontends.clsync.ctl import DONE, NO_ANSWER, NO_DAEMON, REFUSED, USAGE, VARIABLE
-from tests.frontends.clsync.served import CLSYNC, running_clsync, served
+from tests.frontends.clsync.served import served
 from tests.frontends.clsync.test_control import Daemon
+from tests.original_clsync import listening, needs_clsync
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +92,20 @@ def test_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert err.count("\n") == 1
 
 
+def test_usage_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["-j", "-s", "x", "none"], ["--json"], ["-s", "x", "-jt0", "info"], ["-j", "-s", "x", "set", "a"]):
+        assert clsyncctl(words) == USAGE
+        out, err = capsys.readouterr()
+        answer = json.loads(out)
+        assert (answer["ok"], answer["errno"], err) == (False, 0, "")
+        assert "fix: " in answer["error"]
+
+
+def test_a_time_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert clsyncctl(["-s", "x", "-t", "0", "info"]) == USAGE
+    assert "'0' is no number of seconds, from above 0 to 86400" in capsys.readouterr().err
+
+
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert clsyncctl(["--help"]) == DONE
     said = capsys.readouterr().out
@@ -107,9 +122,9 @@ def test_as_a_program(tmp_path: Path) -> None:
     assert "no\\nne" in done.stderr
 
 
-@pytest.mark.skipif(CLSYNC is None, reason="needs clsync")
+@needs_clsync
 def test_clsync_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    with running_clsync() as (path, process):
+    with listening() as (path, process):
         assert clsyncctl(["-s", str(path), "--json", "info"]) == DONE
         assert json.loads(capsys.readouterr().out) == {
             "ok": True,

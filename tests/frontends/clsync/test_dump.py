@@ -14,7 +14,8 @@ from instep.frontends.clsync.client import Client
 from instep.frontends.clsync.dump import Line, Mark, Picture, Run, lines, write
 from instep.frontends.clsync.entries import Entry, ObjectType
 from instep.paths import RelPath
-from tests.frontends.clsync.served import CLSYNC, running_clsync, wait_for
+from tests.original_clsync import listening, needs_clsync
+from tests.system.daemon_process import wait_until
 
 THREAD = """thread:
 \titeration == 1
@@ -67,9 +68,9 @@ def test_all_of_it(tmp_path: Path) -> None:
     assert {mode for path, mode in modes.items() if path.is_file()} == {0o644}
 
 
-@pytest.mark.skipif(CLSYNC is None, reason="needs clsync")
+@needs_clsync
 def test_as_clsync_writes_it(tmp_path: Path) -> None:
-    with running_clsync() as (socket, _), Client(socket, timeout_s=60) as clsync:
+    with listening() as (socket, _), Client(socket, timeout_s=60) as clsync:
         numbers = itertools.count()
 
         def dumped() -> bool:
@@ -77,7 +78,7 @@ def test_as_clsync_writes_it(tmp_path: Path) -> None:
             clsync.dump(socket.parent / f"dump{next(numbers)}")
             return True
 
-        wait_for(lambda: dumped() and shown(newest(socket.parent))["queue/0"][1] != "")
+        wait_until(lambda: dumped() and shown(newest(socket.parent))["queue/0"][1] != "", "a change in the dump")
         theirs = newest(socket.parent)
         status = (theirs / "instance").read_text().removeprefix("status == ").rstrip("\n")
         write(bytes(tmp_path / "dump"), Picture(status, [lines([entry(b"a b")]), [], [], []]))

@@ -14,9 +14,10 @@ from instep.frontends.clsync.complaints import Refused
 from instep.frontends.clsync.engine import EngineRuns, mirror
 from instep.frontends.clsync.entries import Entry, ObjectType
 from instep.frontends.clsync.rules import ALL, parse
+from instep.frontends.clsync.runs import Runs
 from instep.frontends.clsync.settings import EngineChoice, Given, Mode, Settings
 from instep.linux.inotify import IN_ATTRIB, IN_CREATE, IN_ISDIR, IN_MODIFY
-from instep.model import Batch
+from instep.model import Bring, Program
 from instep.paths import RelPath, Scope
 from instep.spec import EngineName
 
@@ -105,21 +106,66 @@ def test_one_directory_within_the_other_is_refused(base: Settings, inside: str) 
     with pytest.raises(Refused) as caught:
         mirror(changed, ALL)
     assert caught.value.status == 22
+    assert "--exclude" not in str(caught.value)  # clsync has no such option.
+    if inside == "source":
+        assert "-d^d$" in str(caught.value)
+        assert mirror(changed, parse(b"-d^d$", "rules")) is not None
 
 
-def test_a_run_is_one_batch() -> None:
+def usual(settings: Settings) -> Runs:
+    return Runs(settings, list_dir=lambda: b"/lists", own=lambda: None, pid=1, clock=lambda: 0.0, random=lambda: 1)
+
+
+@pytest.fixture
+def runs(base: Settings) -> EngineRuns:
+    spec = mirror(base, ALL)
+    assert spec is not None
+    return EngineRuns(spec, base, ALL, usual(base), lambda _: None)
+
+
+def test_a_run_is_one_batch(runs: EngineRuns) -> None:
     entries = [
         Entry(RelPath(b"new"), IN_CREATE | IN_ISDIR, ObjectType.ABSENT, ObjectType.DIRECTORY, recursive=True),
         Entry(RelPath(b"f"), IN_MODIFY, ObjectType.FILE, ObjectType.FILE),
         Entry(RelPath(b"g"), IN_ATTRIB, ObjectType.FILE, ObjectType.FILE),
         Entry(RelPath(b""), IN_CREATE | IN_ISDIR, ObjectType.ABSENT, ObjectType.DIRECTORY, recursive=True),
     ]
-    (part,) = EngineRuns().of(entries, iteration=1, status="running")
-    assert isinstance(part.work, Batch)
-    assert [(each.path, each.scope, each.content) for each in part.work.changes] == [
+    (part,) = runs.of(entries, iteration=1, status="running")
+    assert isinstance(part.work, Bring)
+    assert part.work.timeout_s == 86400
+    assert [(each.path, each.scope, each.content) for each in part.work.batch.changes] == [
         (b"new", Scope.TREE, True),
         (b"f", Scope.ENTRY, True),
         (b"g", Scope.ENTRY, False),
         (b"", Scope.TREE, False),
     ]
-    assert EngineRuns().of([], iteration=1, status="running") == []
+    assert runs.of([], iteration=1, status="running") == []
+
+
+def test_the_handler_is_run_while_the_engine_knows_too_little(base: Settings) -> None:
+    base = replace(base, arguments=(b"%INCLUDE-LIST%",))
+    spec = mirror(base, RULES)
+    assert spec is not None
+    said: list[str] = []
+    runs = EngineRuns(spec, base, RULES, usual(base), said.append)
+    entries = [Entry(RelPath(b"f"), IN_MODIFY, ObjectType.FILE, ObjectType.FILE)]
+
+    def works() -> list[type]:
+        return [type(part.work) for part in runs.of(entries, iteration=1, status="running")]
+
+    runs.change(replace(base, retries=3, label=b"x"))
+    runs.follow(parse(b"-f\\.o$", "elsewhere"))
+    assert (works(), said) == ([Bring], [])
+    runs.follow(ALL)
+    assert works() == [Program]
+    runs.follow(RULES)
+    runs.change(replace(base, sync_handler=b"/bin/echo"))
+    assert works() == [Program]
+    runs.change(base)
+    assert works() == [Bring]
+    assert [line.rpartition(": ")[2] for line in said] == [
+        "rsync is run from now on",
+        "instep's engine does the work again",
+        "/bin/echo is run from now on",
+        "instep's engine does the work again",
+    ]

@@ -252,6 +252,30 @@ def test_a_handler_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) 
     assert rig.interrupts == [(1.0, signal.SIGTERM), (6.0, signal.SIGKILL)]
 
 
+def test_codes_of_an_engine_count_as_success_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are rsync's, and whoever had rsync run names them; why it failed is not lost."""
+    end = ProgramEnd(23, trouble="f: not permitted", failed=(RelPath(b"f"),))
+    for codes, status in (({0, 23}, 0), ({0, 24}, 23)):
+        given = settings(only_initialsync=True, ignore_exitcode=frozenset(codes))
+        rig = Simulation(given, ends=lambda _: end)
+        rig.made.by_engine = True
+        rig.run()
+        assert rig.handler.exit_status == status
+        assert "f: not permitted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("takes_s", "ended_s"), [(10.0, 11.0), (1000.0, 32.0)])
+def test_an_engine_s_run_may_be_finished_after_term(takes_s: float, ended_s: float) -> None:
+    """It is no program that could be asked to end, and begun anew it would only do the same again."""
+    rig = Simulation(settings(), takes_s=takes_s)
+    rig.made.by_engine = True
+    rig.signal(2.0, signal.SIGTERM)
+    assert rig.run() == [0.0]
+    assert rig.interrupts == ([] if takes_s < 30 else [(32.0, signal.SIGTERM)])
+    assert rig.handler.exit_status == 0
+    assert rig.now_s == pytest.approx(ended_s, abs=1.1)
+
+
 def test_a_second_term_leaves_at_once() -> None:
     rig = Simulation(settings(**FOLLOWED), takes_s=100.0)
     rig.event(1.0, b"f")

@@ -16,7 +16,7 @@ from instep.frontends.clsync.entries import Entry, ObjectType
 from instep.frontends.clsync.lists import Line, can_be_listed, exclude_list, include_lists, own_list
 from instep.linux.inotify import IN_CREATE, IN_ISDIR, IN_MODIFY, IN_MOVED_FROM
 from instep.paths import ROOT, RelPath
-from tests.frontends.clsync import original
+from tests import original_clsync as original
 
 NAMES = [
     b"plain", b"a\\b", b"ab", b"c]d", b"e[f", b"g[h]i", b"ghi", b"s*r", b"sr", b"sXr", b"q?", b"qq", b"n\nl", b"nXl", b"n\rl", b"n l",
@@ -222,7 +222,7 @@ def test_cut_as_by_the_original(tmp_path: Path, paths: list[bytes], lines_max: i
     options = ["-Mrsyncshell", "--rsync-prefer-include", f"--rsync-inclimit={lines_max}", f"-R{tmp_path}/rules"]
     runs = original.initial(tmp_path, tmp_path / "src", options)
     asked = {b"/" + path for path in paths}
-    assert [len(asked.intersection(run.lists[0])) for run in runs] == sizes(paths, lines_max)
+    assert [len(asked.intersection(run.lists["list"])) for run in runs] == sizes(paths, lines_max)
 
 
 def test_many_paths_take_linear_time() -> None:

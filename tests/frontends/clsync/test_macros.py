@@ -61,6 +61,22 @@ def test_arguments_become_templates(text: str, expected: str) -> None:
     assert macros.argument(text.encode(), SET.get, lambda _: None) == expected.encode()
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("%INCLUDE-LIST%", ""),
+        ("a=%EXCLUDE-LIST-PATH%", ""),
+        ("%INCLUDE-LISTS%", "%INCLUDE-LISTS% stands for nothing (did you mean %INCLUDE-LIST%?)"),
+        ("x%LABEL%y", "%LABEL% stands for nothing"),
+        ("%labl%", "%labl% stands for nothing that is set"),
+    ],
+)
+def test_names_that_mean_nothing_are_said(text: str, said: str) -> None:
+    warnings: list[str] = []
+    macros.argument(text.encode(), SET.get, warnings.append)
+    assert [each.rpartition(f"{text}: ")[2] for each in warnings] == ([said] if said else [])
+
+
 @given(st.binary().filter(lambda text: b"%" not in text), st.binary())
 def test_what_a_name_stands_for_reaches_the_handler_as_it_is(before: bytes, stands: bytes) -> None:
     template = macros.argument(before + b"%label%", {"label": stands}.get, lambda _: None)

@@ -20,7 +20,7 @@ from instep.frontends.clsync.manual import manual_page
 from instep.frontends.clsync.options import BY_NAME, FORMER_NAMES, OPTIONS, Group, Live, Option
 from instep.frontends.clsync.settings import Mode, Settings
 from instep.frontends.clsync.usage import WIDTH, help_text, version_text
-from tests.frontends.clsync.original import CLSYNC, needs_clsync
+from tests.original_clsync import CLSYNC, needs_clsync
 
 DEFAULTS = Settings(
     watch_dir=b"/", mode=Mode.SIMPLE, sync_handler=b"", arguments=(), initial_arguments=None, default_arguments=True

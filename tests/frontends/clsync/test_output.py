@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 
-from instep.frontends.clsync.complaints import Complaint, Note, Refused
+from instep.frontends.clsync.complaints import Complaint, Note, Refused, refused
 from instep.frontends.clsync.output import Say, take_over
 from instep.frontends.clsync.settings import Mode, Output, Settings
 from instep.logs import fields
@@ -124,6 +124,12 @@ def test_what_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
         "Warning: odd\nInfo: fine\n"
         "Error: no mode; give --mode (22: Invalid argument)\nError: no place (2: No such file or directory)\n"
     )
+
+
+def test_a_status_that_is_no_errno_gets_no_words_of_one(capsys: pytest.CaptureFixture[str]) -> None:
+    Say().refused(refused("no file", "name one", status=255))
+    Say().refused(refused("no expression", "mend it", status=8, is_errno=False))
+    assert capsys.readouterr().err == "Error: no file; name one\nError: no expression; mend it\n"
 
 
 def test_what_instep_says_itself(capsys: pytest.CaptureFixture[str]) -> None:

@@ -648,7 +648,7 @@ def test_what_is_away_by_now_does_not_matter(desk: Desk) -> None:
     [
         ("watch-dir", b"/", "watch-dir cannot be changed while the program runs"),
         ("pid-file", b"/x", "pid-file cannot be changed"),
-        ("help", b"1", "help cannot be changed"),
+        ("help", b"1", "help is a question"),
         ("lable", b"x", "there is no option lable; did you mean label?"),
         ("retries", b"x", 'retries: "x": expected a whole number'),
         ("mode", b"simple", "--standby-file cannot be used in mode simple"),

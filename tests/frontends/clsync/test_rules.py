@@ -13,7 +13,7 @@ from instep.core.filters import Filter
 from instep.frontends.clsync.complaints import Refused
 from instep.frontends.clsync.rules import ALL, Rules, parse
 from instep.paths import ROOT, RelPath
-from tests.frontends.clsync import original
+from tests import original_clsync as original
 
 TREE = {
     b"": "d", b"passwd": "f", b"group": "f", b"lnk": "l", b"ssh": "d", b"ssh/sshd_config": "f", b"ssh/keys": "d",
@@ -141,7 +141,7 @@ def test_walks_as_the_original(text: bytes, tmp_path: Path) -> None:
     tree = plant(tmp_path / "tree")
     (tmp_path / "rules").write_bytes(text)
     runs = original.initial(tmp_path, tree, ["-Mshell", f"-R{tmp_path}/rules"])
-    paths = {line.split(b" ", 3)[3] for run in runs for line in run.lists[0]}
+    paths = {line.split(b" ", 3)[3] for run in runs for line in run.lists["list"]}
     assert paths == walked(parse(text, "rules"))
 
 
@@ -151,7 +151,10 @@ def test_rejects_as_the_original(text: bytes, tmp_path: Path) -> None:
     tree = plant(tmp_path / "tree")
     (tmp_path / "rules").write_bytes(text)
     (run,) = original.initial(tmp_path, tree, ["-Mrsyncshell", f"-R{tmp_path}/rules"])
-    assert run.lists == [[b"/***"], sorted(b"/" + path if path else b"" for path in rejected(parse(text, "rules")))]
+    assert run.lists == {
+        "list": [b"/***"],
+        "exclist": sorted(b"/" + path if path else b"" for path in rejected(parse(text, "rules"))),
+    }
 
 
 def test_new_directories_are_watched_by_other_rules_than_those_at_start() -> None:

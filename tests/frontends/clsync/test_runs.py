@@ -21,8 +21,8 @@ from instep.frontends.clsync.templates import Arguments
 from instep.linux.inotify import IN_CREATE, IN_ISDIR
 from instep.model import Call, Program, Told
 from instep.paths import ROOT, RelPath
-from tests.frontends.clsync import original
-from tests.frontends.clsync.original import Started
+from tests import original_clsync as original
+from tests.original_clsync import Run
 
 RSYNC = (
     "-aH",
@@ -99,20 +99,19 @@ def walk() -> list[Entry]:
     return [directory(ROOT), *(directory(path[:-1]) if path.endswith(b"/") else file(path) for path in TREE)]
 
 
-def ours(part: Part) -> Started:
+def ours(part: Part) -> Run:
     """One of our runs in the original's terms."""
     work = part.work
     assert isinstance(work, Program)
-    lists = {each.path: each for each in work.files}
-    plain, found = [], []
-    for argument in work.argv[1:]:
-        name = re.search(rb"[^=]*/\.clsync-(list|exclist)\.[0-9.]+$", argument)
-        if name:
-            found.append(sorted(lists[name[0]].content.split(b"\n")[:-1]))
-        plain.append(argument[: name.start()] + name[1].upper() if name else argument)
-    assert work.directory is not None
-    environment = work.environment
-    return Started(environment[b"CLSYNC_STATUS"], environment[b"CLSYNC_ITERATION"], work.directory, plain, found)
+    files = {each.path: sorted(each.content.split(b"\n")[:-1]) for each in work.files}
+    arguments = work.argv[1:]
+    kinds = {kind: argument.rpartition(b"=")[2] for argument in arguments if (kind := original.list_named(argument))}
+    return Run(
+        work.environment[b"CLSYNC_STATUS"],
+        work.environment[b"CLSYNC_ITERATION"],
+        [original.without_list(argument) for argument in arguments],
+        {kind: files[path] for kind, path in kinds.items()},
+    )
 
 
 CASES: list[tuple[Mode, list[str], Sequence[str] | None, dict[str, Any]]] = [
@@ -173,10 +172,11 @@ def test_as_the_original(
     iteration = 0 if mode is Mode.SIMPLE or settings.have_recursive_sync else 1
     found = [ours(part) for part in runs_for(settings).of(entries, iteration=iteration, status="initsync")]
 
-    def ordered(runs: Sequence[Started]) -> list[Started]:
+    def ordered(runs: Sequence[Run]) -> list[Run]:
         # The original has its paths in no order, and the mask of rsync's root as it comes.
         several = mode in (Mode.DIRECT, Mode.SHELL)
-        return sorted(run._replace(arguments=sorted(run.arguments) if several else run.arguments) for run in runs)
+        told = [run._replace(arguments=sorted(run.arguments) if several else run.arguments) for run in runs]
+        return sorted(told, key=lambda run: run.arguments)
 
     assert ordered(found) == ordered(theirs)
 

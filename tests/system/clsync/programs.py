@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -14,32 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.original_clsync import CLSYNC, Record, Run
 from tests.system.daemon_process import DEADLINE_S, wait_until
 
 OURS = (sys.executable, "-c", "from instep.commands import clsync; raise SystemExit(clsync())")
 CTL = (sys.executable, "-c", "from instep.commands import clsyncctl; raise SystemExit(clsyncctl())")
-THEIRS = ("/usr/bin/clsync",)
-
-
-def is_installed() -> bool:
-    """Whether the original is here, in the version that is known."""
-    if shutil.which(THEIRS[0]) is None:
-        return False
-    return "0.4.5" in subprocess.run([*THEIRS, "-V"], check=False, capture_output=True, text=True).stderr
-
-
-# Writes down how it was started, with copies of the lists that it was given; its number comes last, in one piece.
-RECORDER = r"""#!/bin/sh
-printf '%s\0' "$CLSYNC_STATUS" "${CLSYNC_ITERATION-unset}" "$@" > "RECORD/$$.run"
-for word; do
-    case $word in
-        *.clsync-list.*) cp "${word##*=}" "RECORD/$$.list" ;;
-        *.clsync-exclist.*) cp "${word##*=}" "RECORD/$$.exclist" ;;
-    esac
-done
-echo $$ >> RECORD/order
-"""
-_LIST = re.compile(rb"[^=]*/\.clsync-(list|exclist)\.[0-9.]+$")
+THEIRS = (CLSYNC,)
 
 
 class Told(NamedTuple):
@@ -71,16 +50,13 @@ class Desk:
         self.record = top / "record"
         for path in (self.src, self.dst, self.record):
             path.mkdir(parents=True)
+        self._record = Record(self.record)
         self.handler = self.program("handler", then)
-        self._read: list[Told] = []
         self.sh(tree)
 
     def program(self, name: str, then: str = "") -> Path:
-        """A recording program; its file is only ever seen whole."""
-        path = self.top / name
-        path.write_text(RECORDER.replace("RECORD", str(self.record)) + then.replace("@", str(self.top)) + "\n")
-        path.chmod(0o755)
-        return path
+        """A recording program."""
+        return self._record.handler(self.top / name, then.replace("@", str(self.top)))
 
     def sh(self, script: str) -> None:
         """Run a script in the tree."""
@@ -90,29 +66,17 @@ class Desk:
 
     def told(self) -> list[Told]:
         """The runs that the handler has written down, in the order of their ends."""
-        order = self.record / "order"
-        if order.exists():
-            numbers = order.read_text().split("\n")[:-1]
-            self._read += [self._told(number) for number in numbers[len(self._read) :]]
-        return self._read.copy()
+        return [self._told(run) for run in self._record.runs()]
 
-    def _told(self, number: str) -> Told:
-        status, iteration, *words = (self.record / f"{number}.run").read_bytes().split(b"\0")[:-1]
-        plain = []
-        for word in words:
-            found = _LIST.search(word)
-            plain.append(found[1].decode().upper() if found else self._here(word))
+    def _told(self, run: Run) -> Told:
         return Told(
-            status.decode(),
-            iteration.decode(),
-            tuple(plain),
-            self._lines(number, "list"),
-            self._lines(number, "exclist"),
+            run.status.decode(),
+            run.iteration.decode(),
+            # Of a word that ends in a list, what stands before it is of no interest here.
+            tuple(self._here(word.rpartition(b"=")[2] if word.endswith(b"LIST") else word) for word in run.arguments),
+            tuple(self._here(line) for line in run.lists.get("list", ())),
+            tuple(self._here(line) for line in run.lists.get("exclist", ())),
         )
-
-    def _lines(self, number: str, kind: str) -> tuple[str, ...]:
-        path = self.record / f"{number}.{kind}"
-        return tuple(self._here(line) for line in path.read_bytes().split(b"\n")[:-1]) if path.exists() else ()
 
     def _here(self, text: bytes) -> str:
         return text.replace(bytes(self.top), b"@").decode(errors="backslashreplace")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tests.system.clsync.programs import RECORDER
+from tests.original_clsync import Record
 from tests.system.daemon_process import DEADLINE_S, wait_until
 
 COMMANDS = {"clsync": "clsync", "clsync-actionscript": "clsync_actionscript"}
@@ -23,9 +23,9 @@ class Kitchen:
     def __init__(self, top: Path) -> None:
         self.top = top
         self.programs = top / "programs"
-        self.record = top / "record"
         self.programs.mkdir(parents=True)
-        self.record.mkdir()
+        (top / "record").mkdir()
+        self._record = Record(top / "record")
         for name, function in COMMANDS.items():
             self.program(
                 name,
@@ -45,16 +45,12 @@ class Kitchen:
 
     def recorder(self, name: str, then: str = "") -> Path:
         """One that writes down its words."""
-        path = self.program(name, "")
-        path.write_text(RECORDER.replace("RECORD", str(self.record)) + self.text(then) + "\n")
-        return path
+        return self._record.handler(self.programs / name, self.text(then))
 
     def told(self) -> list[list[str]]:
         """The words of each run of what writes them down."""
-        order = self.record / "order"
-        numbers = order.read_text().split("\n")[:-1] if order.exists() else []
-        runs = [(self.record / f"{number}.run").read_bytes().split(b"\0")[2:-1] for number in numbers]
-        return [[word.decode().replace(str(self.top), "@") for word in words] for words in runs]
+        runs = self._record.runs()
+        return [[word.decode().replace(str(self.top), "@") for word in run.arguments] for run in runs]
 
     def tree(self, **files: str) -> None:
         """Make files; ``__`` in a name is a slash."""

@@ -21,12 +21,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.system.clsync.programs import OURS, THEIRS, Clsync, Desk, Told, is_installed
+from tests.original_clsync import TRIES, is_installed
+from tests.system.clsync.programs import OURS, THEIRS, Clsync, Desk, Told
 
 AT_ONCE = 12
 """Most of the time each waits for its delays."""
-ORIGINAL_TRIES = 5
-"""The original crashes now and then, and loses a race now and then; what is compared is what it does else."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +206,7 @@ def check(table: Sequence[Scenario], top: Path, *, only_ours: bool = False) -> N
 
     def one(number: int, scenario: Scenario, original: bool, program: Sequence[str]) -> list[str]:
         wrong: list[str] = []
-        for attempt in range(ORIGINAL_TRIES if original else 1):
+        for attempt in range(TRIES if original else 1):
             place = top / f"{number}-{'original' if original else 'instep'}-{attempt}"
             try:
                 wrong = _wrong(scenario, play(scenario, place, program), original=original)

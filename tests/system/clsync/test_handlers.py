@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.system.clsync.programs import OURS, THEIRS, Desk, is_installed, running
+from tests.original_clsync import TRIES, is_installed
+from tests.system.clsync.programs import OURS, THEIRS, Desk, running
 
-TRIES = 5
-"""For the original alone: it crashes now and then."""
 DIRECT = "-Mdirect -D@/dst"
 Play = Callable[[Desk, Sequence[str]], object]
 

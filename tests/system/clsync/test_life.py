@@ -353,3 +353,41 @@ def test_lists_are_made_elsewhere_once_that_is_said(start: Start, desk: Desk) ->
     assert not list((desk.top / "open").iterdir())
     assert ctl(desk, "set", "exit-on-no-events", "1")["ok"]
     assert process.ended() == 0
+
+
+# ---- an engine's run ----
+
+
+@pytest.fixture
+def slow(desk: Desk) -> Desk:
+    """With an rsync in PATH that never ends by itself."""
+    (desk.top / "bin").mkdir()
+    rsync = desk.top / "bin/rsync"
+    rsync.write_text("#!/bin/sh\n: > @/begun\nsleep 1000 & wait\n".replace("@", str(desk.top)))
+    rsync.chmod(0o755)
+    return desk
+
+
+ENGINE = "-Mrsyncdirect -W@/src -D@/dst --engine=rsync -w0 -t0 -T0"
+
+
+def by_path(desk: Desk) -> dict[str, str]:
+    return {"PATH": f"{desk.top}/bin:{os.environ['PATH']}"}
+
+
+def test_an_engine_s_run_takes_no_longer_than_it_may(start: Start, slow: Desk) -> None:
+    process = start(f"{ENGINE} -k1", environment=by_path(slow))
+    assert process.ended() == 62
+    assert "took more than 1 s" in process.text()
+    wait_until(lambda: not process.left(), "the end of what it started")
+
+
+def test_an_engine_s_run_does_not_hold_up_the_end(start: Start, slow: Desk) -> None:
+    """It may be finished; the second time all ends at once."""
+    process = start(ENGINE, environment=by_path(slow))
+    wait_until((slow.top / "begun").exists, "the run")
+    process.process.send_signal(signal.SIGTERM)
+    process.process.send_signal(signal.SIGINT)
+    assert process.ended() == 0
+    process.said("Not synced, as the last run was ended")
+    wait_until(lambda: not process.left(), "the end of what it started")

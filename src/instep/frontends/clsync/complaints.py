@@ -22,6 +22,8 @@ class Complaint:
     fix: str
     status: int = USAGE
     """The exit status that it stands for."""
+    is_errno: bool = True
+    """The status is an errno, whose words may be shown."""
 
     def __str__(self) -> str:
         return f"{self.what}; {self.fix}" if self.fix else self.what
@@ -68,6 +70,6 @@ class Refused(UsageError):
         return "\n".join(str(complaint) for complaint in self.complaints)
 
 
-def refused(what: str, fix: str = "", *, status: int = USAGE) -> Refused:
+def refused(what: str, fix: str = "", *, status: int = USAGE, is_errno: bool = True) -> Refused:
     """For one reason."""
-    return Refused([Complaint(what, fix, status)])
+    return Refused([Complaint(what, fix, status, is_errno)])

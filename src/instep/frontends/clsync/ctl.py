@@ -19,6 +19,8 @@ USAGE: Final = 2
 NO_DAEMON: Final = 3
 NO_ANSWER: Final = 4
 
+TIMEOUT_MAX_S: Final = 86400
+
 VARIABLE: Final = "CLSYNC_SOCKET"
 
 _EPILOG: Final = f"""\
@@ -39,10 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the words after the program's name; None takes the process's own.
     """
+    given = sys.argv[1:] if argv is None else argv
     try:
-        words = _parser().parse_args(argv)
+        words = _parser().parse_args(given)
+    except _Usage as error:
+        return _fail(_asks_for_json(given), USAGE, f"{error}; fix: see clsyncctl --help")
     except SystemExit as ended:
-        return int(ended.code or 0)
+        return int(ended.code or 0)  # after help
     path: str | None = words.socket
     if not path:
         return _fail(words.json, USAGE, f"no socket is named; fix: give --socket PATH, or set {VARIABLE}")
@@ -100,17 +105,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Usage(Exception):
+    """Words that make no sense."""
+
+
 class _Parser(argparse.ArgumentParser):
-    """Names the fix with each error."""
+    """Leaves it to others how errors are shown."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {message}; fix: see {self.prog} --help\n")
+        raise _Usage(message)
+
+
+def _asks_for_json(words: Sequence[str]) -> bool:
+    """Whether it is to be believed that answers are wanted in JSON, where the words as a whole make no sense."""
+    return any(word == "--json" or word.startswith("-j") for word in words)
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 86400:
-        raise ValueError
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= TIMEOUT_MAX_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, from above 0 to {TIMEOUT_MAX_S}")
     return value
 
 

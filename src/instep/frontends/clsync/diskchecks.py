@@ -43,9 +43,49 @@ def notes(settings: Settings) -> list[Note]:
     return [Note(str(complaint)) for complaint in found]
 
 
+def changed(before: Settings, after: Settings) -> list[Complaint]:
+    """What other settings need and is not there; to be asked while the program runs.
+
+    It may have given up rights by then that handlers and hooks have: what it cannot look at counts as there.
+    """
+    found: list[Complaint] = []
+    if after.chroot is not None:
+        return found
+    needs_handler = not after.mode.calls and not _survives_failures(after)
+    if needs_handler and (after.sync_handler != before.sync_handler or before.mode.calls):
+        handler = after.sync_handler
+        if b"/" in handler:
+            found += _seen("sync-handler", handler)
+        elif not any(_may_be_program(os.path.join(place, handler)) for place in after.start.path.split(b":") if place):
+            found.append(_in_no_path(handler))
+    if after.exit_hook is not None and after.exit_hook != before.exit_hook:
+        found += _seen("exit-hook", after.exit_hook)
+    return found
+
+
 def _can_wait(settings: Settings) -> bool:
     """Whether a first run that fails would not end the program."""
-    return settings.ignore_failures or settings.retries != 1 or settings.skip_initialsync
+    return _survives_failures(settings) or settings.skip_initialsync
+
+
+def _survives_failures(settings: Settings) -> bool:
+    return settings.ignore_failures or settings.retries != 1
+
+
+def _seen(what: str, path: bytes) -> list[Complaint]:
+    """What is wrong with a program for everybody, whoever it is to be run as."""
+    return [complaint for complaint in _program(what, path) if not _may_be_program(path)]
+
+
+def _may_be_program(path: bytes) -> bool:
+    """Whether somebody could run it, as far as can be seen."""
+    try:
+        mode = os.stat(path).st_mode
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) and mode & (stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH) != 0
 
 
 def _program(what: str, path: bytes) -> Iterator[Complaint]:
@@ -55,7 +95,9 @@ def _program(what: str, path: bytes) -> Iterator[Complaint]:
     except OSError as error:
         yield Complaint(f"{shown}: {error.strerror}", "name a program that is there", error.errno or errno.ENOENT)
         return
-    if not stat.S_ISREG(mode) or not os.access(path, os.X_OK):
+    if not stat.S_ISREG(mode):
+        yield Complaint(f"{shown} is no file", "name a program", errno.EACCES)
+    elif not os.access(path, os.X_OK):
         yield Complaint(f"{shown} cannot be executed", f"chmod +x {escaped(path)}", errno.EACCES)
 
 
@@ -64,11 +106,15 @@ def _handler(settings: Settings) -> Iterator[Complaint]:
     if b"/" in handler:
         yield from _program("sync-handler", handler)
     elif in_path(handler, settings.start.path) is None:
-        yield Complaint(
-            f"--sync-handler: there is no program {escaped(handler)} in PATH or the current directory",
-            "install it, or name it with its path",
-            errno.ENOENT,
-        )
+        yield _in_no_path(handler)
+
+
+def _in_no_path(handler: bytes) -> Complaint:
+    return Complaint(
+        f"--sync-handler: there is no program {escaped(handler)} in PATH or the current directory",
+        "install it, or name it with its path",
+        errno.ENOENT,
+    )
 
 
 def _module(path: bytes) -> Iterator[Complaint]:
@@ -109,7 +155,11 @@ def _lists_dir(settings: Settings, writer: int) -> Iterator[Complaint]:
     if not stat.S_ISDIR(info.st_mode):
         yield Complaint(f"{shown} is no directory", "name another one", errno.ENOTDIR)
     elif info.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        yield Complaint(f"{shown} can be used by others", f"chmod 0700 {escaped(path)}", errno.EACCES)
+        yield Complaint(
+            f"{shown} can be used by others",
+            f"name one that is for lists alone (it is made if it is not there), or chmod 0700 {escaped(path)}",
+            errno.EACCES,
+        )
     elif writer not in (0, info.st_uid):
         yield Complaint(
             f"{shown} belongs to user {info.st_uid}, and lists are written by user {writer}",

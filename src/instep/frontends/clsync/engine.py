@@ -10,17 +10,19 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from instep.errors import OperatorError
 from instep.frontends.clsync.complaints import USAGE, refused
 from instep.frontends.clsync.entries import Entry
 from instep.frontends.clsync.rules import Rules
-from instep.frontends.clsync.runs import Excluded, Part
+from instep.frontends.clsync.runs import Excluded, Part, Runs
 from instep.frontends.clsync.settings import EngineChoice, Mode, Settings
 from instep.frontends.instep.checks import check
+from instep.frontends.instep.output import escaped
 from instep.linux.inotify import IN_ATTRIB, IN_ISDIR
-from instep.model import Batch, Change
+from instep.model import Batch, Bring, Change
 from instep.paths import Scope
 from instep.rules import Preserve
 from instep.spec import EngineName, InitialSync, MaxDelete, MirrorSpec, Pace, TargetSpec
@@ -108,8 +110,13 @@ def _check_nesting(spec: MirrorSpec, settings: Settings) -> None:
     try:
         check(spec)
     except OperatorError as error:
-        if error.code in _NESTED:
-            raise refused(error.what, error.fix, status=USAGE) from None
+        if error.code not in _NESTED:
+            return
+        fix = error.fix
+        if error.code == "target-inside-source":
+            below = os.path.relpath(spec.targets[0].address, spec.source)
+            fix = f"give a destination beside it, or have a rule (--rules-file) leave it out: -d^{escaped(below)}$"
+        raise refused(error.what, fix, status=USAGE) from None
 
 
 def _is_inside(path: bytes, directory: bytes) -> bool:
@@ -121,24 +128,73 @@ def _is_rsync(handler: bytes) -> bool:
     return usual is not None and found is not None and os.path.realpath(usual) == os.path.realpath(found)
 
 
-class EngineRuns:
-    """In the place of ``runs.Runs``: each run is one batch."""
+def _without_origins(spec: MirrorSpec) -> MirrorSpec:
+    """The same whatever line its rules stand in."""
+    return replace(spec, rules=tuple(rule._replace(origin="") for rule in spec.rules))
 
-    tells_singly = False
+
+class EngineRuns:
+    """In the place of ``runs.Runs``: each run is one batch for the engine, which brings over what it was started for.
+
+    While other settings or rules hold, which it knows nothing of, runs are those of the handler.
+    """
+
     leaves_mounts = True
+    """The monitor is begun so, and stays so."""
+
+    def __init__(
+        self, spec: MirrorSpec, settings: Settings, rules: Rules, usual: Runs, say: Callable[[str], None]
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            spec: what the engine is started for; what ``mirror`` makes of these settings and rules.
+            settings: those of the start.
+            rules: the same.
+            usual: makes the handler's runs.
+            say: told when the one takes the other's place.
+        """
+        self._spec = _without_origins(spec)
+        self._settings = settings
+        self._rules = rules
+        self._usual = usual
+        self._say = say
+        self._by_engine = True
+
+    @property
+    def tells_singly(self) -> bool:
+        """See ``handler.MakesRuns``."""
+        return not self._by_engine and self._usual.tells_singly
 
     def change(self, settings: Settings) -> None:
-        """Nothing that can be set later matters to an engine."""
+        """Other settings hold for the runs to come; ``mirror`` takes them."""
+        self._settings = settings
+        self._usual.change(settings)
+        self._choose()
+
+    def follow(self, rules: Rules) -> None:
+        """Other rules do; as above."""
+        self._rules = rules
+        self._choose()
+
+    def _choose(self) -> None:
+        spec = mirror(self._settings, self._rules)
+        by_engine = spec is not None and _without_origins(spec) == self._spec
+        if by_engine is not self._by_engine:
+            self._by_engine = by_engine
+            handler = escaped(self._settings.sync_handler)
+            self._say(
+                "All is again as at the start: instep's engine does the work again"
+                if by_engine
+                else f"instep's engine was started for other rules or settings: {handler} is run from now on"
+            )
 
     def of(
-        self,
-        entries: Sequence[Entry],
-        excluded: Sequence[Excluded] = (),  # noqa: ARG002  # the engine knows the rules
-        *,
-        iteration: int | None,  # noqa: ARG002  # nobody is told
-        status: str,  # noqa: ARG002  # as above
+        self, entries: Sequence[Entry], excluded: Sequence[Excluded] = (), *, iteration: int | None, status: str
     ) -> list[Part]:
-        """One part for all."""
+        """One part for all; the handler's parts where it is run. OSError: as ``runs.Runs``."""
+        if not self._by_engine:
+            return self._usual.of(entries, excluded, iteration=iteration, status=status)
         changes = tuple(
             Change(
                 entry.path,
@@ -148,4 +204,7 @@ class EngineRuns:
             )
             for entry in entries
         )
-        return [Part(Batch(changes, -math.inf, flushing=True), entries)] if changes else []
+        if not changes:
+            return []
+        timeout_s = float(self._settings.timeout_sync_s) or math.inf
+        return [Part(Bring(Batch(changes, -math.inf, flushing=True), timeout_s), entries)]

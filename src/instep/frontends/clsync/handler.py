@@ -3,8 +3,7 @@
 A state machine without a clock (``ports.Handler``). One run tells the handler program of some entries; it may be cut
 into parts that are carried out one after the other. What becomes of a failed run is decided here alone.
 
-Facts (observed): the iteration counter grows with each walk and each run; hooks get the label; a program killed by a
-signal has failed (clsync takes that for success), and so has one that took too long.
+Facts (observed): hooks get the label.
 """
 
 from __future__ import annotations
@@ -13,17 +12,17 @@ import enum
 import errno
 import math
 import signal
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from instep.core.retry import backoff_s
 from instep.errors import OperatorError
-from instep.frontends.clsync import dump
+from instep.frontends.clsync import dump, ends
 from instep.frontends.clsync.collect import Collector
 from instep.frontends.clsync.entries import Entry, ObjectType
 from instep.frontends.clsync.files import State
+from instep.frontends.clsync.iterations import Iterations
 from instep.frontends.clsync.output import Say
 from instep.frontends.clsync.queues import Delays, Queue, overlap
 from instep.frontends.clsync.rules import Rules
@@ -44,10 +43,6 @@ LAST_RUN_S: Final = 30.0
 """How long the last run may take after TERM, before it is ended as well. Guessed: systemd waits for 90 s in all."""
 AT_ONCE_MAX: Final = 64
 """Runs at the same time with threading. Guessed: more only wait for each other."""
-TIMED_OUT: Final = 62
-SINGLE_FAILED: Final = 255
-PARTIAL: Final = 24
-"""rsync: files vanished while it looked."""
 _ENDS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 
 
@@ -78,6 +73,9 @@ class MakesRuns(Protocol):
 
     def change(self, settings: Settings) -> None:
         """Other settings hold for the runs to come."""
+
+    def follow(self, rules: Rules) -> None:
+        """Other rules do."""
 
     def of(
         self, entries: Sequence[Entry], excluded: Sequence[Excluded] = (), *, iteration: int | None, status: str
@@ -116,7 +114,6 @@ class ClsyncHandler:
         """Nothing is looked at yet."""
         self.exit_status: int | None = None
         self.settings = settings
-        self.iteration = 0
         self.status = State.STARTING
         self.collector = Collector(settings, rules, surroundings.tree, walked=self._walked, is_own=surroundings.is_own)
         self.running = Running()
@@ -133,12 +130,14 @@ class ClsyncHandler:
         self._standby_s = -math.inf
         self._again: list[tuple[float, Entry]] = []
         self._failures = 0
-        self._walks: deque[int] = deque()
-        """Mode simple: so many paths have been told when each walk that was noted is over."""
-        self._told = 0
-        """Mode simple: so many paths."""
+        self._iterations = Iterations()
         self._now_s = 0.0
         self._wake_s = math.inf
+
+    @property
+    def iteration(self) -> int:
+        """Its number."""
+        return self._iterations.number
 
     def waiting(self) -> list[list[dump.Line]]:
         """What waits, by queue."""
@@ -180,9 +179,9 @@ class ClsyncHandler:
     def note(self, place: int, report: EventReport, now_s: float) -> bool:  # noqa: ARG002  # the protocol's
         """Take in one event; new directories are looked into here."""
         if not self._deaf:
-            walks = len(self._walks)
+            walks = self._iterations.walks
             self.collector.note(report, now_s)
-            self._end_walks(walks)
+            self._found(walks)
         return False
 
     def appeared(self, place: int, path: RelPath, now_s: float) -> bool:  # noqa: ARG002  # as above
@@ -201,9 +200,14 @@ class ClsyncHandler:
             self._go(Phase.FLUSHING)
 
     def _tell_all(self, now_s: float) -> None:
-        walks = len(self._walks)
+        walks = self._iterations.walks
         self.collector.initial(now_s)
-        self._end_walks(walks)
+        self._found(walks)
+
+    def _found(self, walks: int) -> None:
+        """All is noted that the walks found which were begun when there were so many."""
+        if self._iterations.found(walks, len(self.running) + len(self.collector.singles)):
+            self._initial_done = True
 
     # ---- signals ----
 
@@ -222,8 +226,7 @@ class ClsyncHandler:
         elif number == signal.SIGUSR1:
             self._announce(State.THREAD_GC)
         elif number == signal.SIGUSR2:
-            # A run that is under way counts, when it ends, for what was before.
-            self.iteration = -sum(run.kind is Kind.EVENTS for run in self.running)
+            self._iterations.begin_anew(sum(run.kind is Kind.EVENTS for run in self.running))
             self._tell_all(now_s)
         elif number == signal.SIGIO:
             self._dump(self.settings.dump_dir)
@@ -236,9 +239,12 @@ class ClsyncHandler:
         """Read the rules again; those from before stay in force if that fails. Nothing is synced because of it."""
         self._announce(State.REHASHING)
         try:
-            self.collector.rules = self._around.read_rules(self.settings)
+            rules = self._around.read_rules(self.settings)
         except OperatorError as error:
             self._around.say.error(f"{error.what} (the rules from before stay in force)")
+        else:
+            self.collector.rules = rules
+            self._runs.follow(rules)
 
     def change(self, settings: Settings) -> None:
         """Other settings hold from now on.
@@ -281,10 +287,11 @@ class ClsyncHandler:
             self._forget()
             return
         for run in self.running:
-            if run.again_s == math.inf:
+            if run.again_s == math.inf and not run.is_engines:
                 self.running.interrupt(run, self._now_s, number)
             else:
-                self.running.interrupt(run, self._now_s + LAST_RUN_S, number)  # It gets one more try.
+                # It gets one more try; an engine's goes on, as another one would only do the same again.
+                self.running.interrupt(run, self._now_s + LAST_RUN_S, number)
         self._hurries = True
         self._announce(State.TERMINATING)
         self._go(Phase.FLUSHING)
@@ -305,7 +312,9 @@ class ClsyncHandler:
         run = self.running[number]
         if run.kind is Kind.HOOK:
             self._over(run)
-        elif self._is_good(end):
+        elif ends.is_good(end, self.settings, by_engine=run.is_engines):
+            if end.trouble:
+                self._around.say.warning(f"Exit code {end.status}, which counts as success: {end.trouble}")
             run.parts.popleft()
             run.tries = 0
             if run.parts and not run.interrupted:
@@ -411,7 +420,9 @@ class ClsyncHandler:
                 self._leave_behind(len(self._again), "it failed before")
                 self._again.clear()
                 for run in self.running:
-                    run.last = self.settings.retries == 0 or run.again_s < math.inf
+                    run.last = (
+                        self.settings.retries == 0 or run.again_s < math.inf or (self._hurries and run.is_engines)
+                    )
                     if run.again_s < math.inf:
                         run.again_s = self._now_s
 
@@ -462,18 +473,11 @@ class ClsyncHandler:
 
     # ---- ends of runs ----
 
-    def _is_good(self, end: ProgramEnd) -> bool:
-        if end.signal or end.timed_out or end.trouble:
-            return False
-        if end.status == PARTIAL and self.settings.mode is Mode.RSYNCDIRECT:
-            return True
-        return end.status == 0 or end.status in self.settings.ignore_exitcode
-
     def _succeeded(self, run: Run) -> None:
         self._over(run)
         self._failures = 0
         if run.kind is not Kind.SINGLE:
-            self.iteration += 1
+            self._iterations.ran()
         self._settled()
         if self.status is State.SYNCHANDLER_ERROR:
             self._announce(State.RUNNING if self._initial_done else State.INITSYNC)
@@ -501,13 +505,7 @@ class ClsyncHandler:
     def _failed(self, run: Run, end: ProgramEnd) -> None:
         settings, say = self.settings, self._around.say
         run.tries += 1
-        what = end.trouble or (
-            f"killed by signal {end.signal}"
-            if end.signal and not end.timed_out
-            else f"took more than {settings.timeout_sync_s} s, and was ended"
-            if end.timed_out
-            else f"exit code {end.status}"
-        )
+        what = ends.why(end, settings)
         again = not run.last and (settings.retries == 0 or run.tries < settings.retries)
         attempt = f"try {run.tries}" + (f" of {settings.retries}" if settings.retries else "")
         self._announce(State.SYNCHANDLER_ERROR)
@@ -532,8 +530,7 @@ class ClsyncHandler:
             f"The handler failed: {what} ({attempt}). Giving up: see --retries, --ignore-exitcode, --ignore-failures."
         )
         single = self._runs.tells_singly and not run.entries[0].absolute
-        status = (end.errno or end.status) & 0xFF or 1
-        self.exit_status = TIMED_OUT if end.timed_out else SINGLE_FAILED if single else status
+        self.exit_status = ends.exit_status(end, single=single)
 
     def _cannot_list(self, entries: list[Entry], error: OSError) -> None:
         """There is no place for lists, so there is no run."""
@@ -548,9 +545,8 @@ class ClsyncHandler:
     def _over(self, run: Run) -> None:
         self.running.over(run)
         self.collector.queues.release()
-        if run.kind is Kind.SINGLE:
-            self._told += 1
-            self._count_walks()
+        if run.kind is Kind.SINGLE and self._iterations.told():
+            self._initial_done = True
 
     def _put_back(self, entries: Iterable[Entry], *, pause_s: float) -> None:
         for entry in entries:
@@ -618,25 +614,7 @@ class ClsyncHandler:
         return None
 
     def _walked(self) -> None:
-        if self.settings.mode is Mode.SIMPLE:
-            self._walks.append(0)  # It counts when all that it found was told.
-        else:
-            self.iteration += 1
-
-    def _end_walks(self, since: int) -> None:
-        """All that these walks found is noted."""
-        if since == len(self._walks):
-            return
-        end = self._told + len(self.running) + len(self.collector.singles)
-        for number in range(since, len(self._walks)):
-            self._walks[number] = end
-        self._count_walks()
-
-    def _count_walks(self) -> None:
-        while self._walks and self._walks[0] <= self._told:
-            self._walks.popleft()
-            self.iteration += 1
-            self._initial_done = True
+        self._iterations.walked(singly=self.settings.mode is Mode.SIMPLE)
 
     def _announce(self, status: State) -> None:
         if status is not self.status:

@@ -131,7 +131,7 @@ class ListDirectory:
         if info.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise refused(
                 f"the list directory '{name}' is open to others (mode {stat.S_IMODE(info.st_mode):04o})",
-                f"chmod 700 '{name}'",
+                f"name one that is for lists alone (it is made if it is not there), or chmod 0700 '{name}'",
                 status=errno.EACCES,
             )
         if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):

@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+from instep.frontends.clsync.templates import NAMES
+from instep.frontends.instep.kinds import nearest
 from instep.frontends.instep.output import escaped
 
 _MACRO: Final = re.compile(rb"%(?:([A-Za-z][A-Za-z0-9-]*)?%)?")
@@ -62,6 +64,10 @@ def argument(text: bytes, look: Look, warn: Warn) -> bytes:
             return text_of.replace(b"%", b"%%")
         if name[:1].isupper():
             stood = True
+            if name not in NAMES:
+                near = nearest(name.decode(), [each.decode() for each in NAMES])
+                meant = f" (did you mean %{near}%?)" if near else ""
+                warn(f"the handler's argument {escaped(text)}: {escaped(found[0])} stands for nothing{meant}")
             return found[0]
         warn(f"the handler's argument {escaped(text)}: {escaped(found[0])} stands for nothing that is set")
         return b""

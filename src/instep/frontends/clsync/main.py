@@ -18,13 +18,13 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from instep.confinement import Confinement, Identity
 from instep.errors import OperatorError
-from instep.frontends.clsync import confinement, dump, read
+from instep.frontends.clsync import changes, confinement, dump, read
 from instep.frontends.clsync.complaints import Refused, refused
 from instep.frontends.clsync.control import Session
 from instep.frontends.clsync.diskchecks import complaints, notes
@@ -39,6 +39,7 @@ from instep.frontends.clsync.rules import ALL, Rules, parse
 from instep.frontends.clsync.runs import Runs
 from instep.frontends.clsync.settings import Settings, Threading
 from instep.frontends.clsync.tree import LocalTree, Tree
+from instep.frontends.instep.output import escaped
 from instep.paths import RelPath
 from instep.spec import MirrorSpec, ModuleSpec
 
@@ -123,9 +124,21 @@ def main(argv: Sequence[str] | None, *, run: Run, detach: Detach, reader: Reader
 
 def serve(settings: Settings, say: Say, *, run: Run, detach: Detach) -> int:
     """Run with these settings until the end; returns the exit status."""
-    try:
+
+    def life() -> int:
         with contextlib.ExitStack() as stack:
-            return _Session(settings, say, stack, run, detach).run()
+            session = _Session(settings, say, stack, run, detach)
+            status = _said(say, session.run)
+            session.tell(status)  # Whoever waits for it ends with that, so it is told when all is said.
+            return status
+
+    return _said(say, life)
+
+
+def _said(say: Say, do: Callable[[], int]) -> int:
+    """What this returns; where it is refused or fails, that is said, and the exit status for it."""
+    try:
+        return do()
     except Refused as error:
         say.refused(error)
         return error.status
@@ -134,15 +147,30 @@ def serve(settings: Settings, say: Say, *, run: Run, detach: Detach) -> int:
         return _status_of(error)
     except OSError as error:
         say.error(f"{os.fsdecode(error.filename)}" if error.filename else "Cannot start", error.errno or errno.EIO)
-        return error.errno or errno.EIO
+        return _status_of(error)
 
 
-def _status_of(error: OperatorError) -> int:
+def _status_of(error: OperatorError | OSError) -> int:
     """The errno of the failed step, as clsync has it."""
+    if isinstance(error, OSError):
+        return error.errno or errno.EIO
     cause = error.__cause__
     if isinstance(cause, OSError) and cause.errno:
         return cause.errno
     return int(getattr(error, "status", errno.EINVAL))
+
+
+@contextlib.contextmanager
+def _making(what: str, path: bytes) -> Iterator[None]:
+    """OSError becomes Refused, which says what cannot be made."""
+    try:
+        yield
+    except OSError as error:
+        raise refused(
+            f"the {what} {escaped(path)} cannot be made: {error.strerror}",
+            "see that its directory is there and may be written, or name another path",
+            status=error.errno or errno.EIO,
+        ) from error
 
 
 class LateTree:
@@ -198,16 +226,13 @@ class _Session:
         if settings.background:
             self._tell = self._detach(CRASHED)
             signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        try:
-            task = self._task(rules, spec, plan, owner)
-            status = self._run(task)
-        except BaseException as error:
-            if self._tell is not None:
-                self._tell(_status_of(error) if isinstance(error, OperatorError) else CRASHED)
-            raise
-        if self._tell is not None:
-            self._tell(status)
-        return status
+        return self._run(self._task(rules, spec, plan, owner))
+
+    def tell(self, status: int) -> None:
+        """How the start went, to whoever waits for that; nothing the second time, and where nobody does."""
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell(status)
 
     def _plan(self, started: Identity, *, by_engine: bool) -> Confinement | None:
         """How far the process is shut in; not at all where an engine of ours or a module needs what it has."""
@@ -224,11 +249,13 @@ class _Session:
     ) -> Task:
         settings, stack = self._settings, self._stack
         if settings.status_file is not None:
-            self._status_file = StatusFile(settings.status_file, owner=owner)
+            with _making("status file", settings.status_file):
+                self._status_file = StatusFile(settings.status_file, owner=owner)
             stack.callback(self._status_file.remove)
             self._status_file.announce(State.STARTING)
         if settings.pid_file is not None:
-            stack.callback(PidFile(settings.pid_file, owner=owner).remove)
+            with _making("pid file", settings.pid_file):
+                stack.callback(PidFile(settings.pid_file, owner=owner).remove)
         lists = ListDirectories(
             settings.lists_dir,
             watch_dir=settings.watch_dir,
@@ -237,15 +264,29 @@ class _Session:
         )
         stack.callback(lists.close)
         tree = LateTree(settings.watch_dir)
+        module = module_spec(settings) if settings.mode.calls else None
+        runs = self._runs(lists)
 
         def changed(new: Settings) -> None:
+            if found := changes.complaints(
+                handler.settings, new, module=module, has_helper=plan is not None and plan.split is not None
+            ):
+                raise Refused(found)
+            if spec is not None:
+                mirror(new, handler.collector.rules)  # Refused, where an engine was asked for that could not go on.
             lists.change(new.lists_dir, keep=new.dont_unlink_lists)
             self._say.configure(new)
+
+        def read_rules(now: Settings) -> Rules:
+            found = self._rules(now)
+            if spec is not None:
+                mirror(now, found)  # as above
+            return found
 
         handler = ClsyncHandler(
             settings,
             rules,
-            EngineRuns() if spec is not None else self._runs(lists),
+            runs if spec is None else EngineRuns(spec, settings, rules, runs, self._say.info),
             Surroundings(
                 tree=tree,
                 say=self._say,
@@ -253,7 +294,7 @@ class _Session:
                 ready=self._ready,
                 is_own=lists.is_own,
                 exists=os.path.lexists,
-                read_rules=self._rules,
+                read_rules=read_rules,
                 read_block=self._block,
                 changed=changed,
                 dump=write_dump,
@@ -280,7 +321,7 @@ class _Session:
             settings,
             handler,
             spec,
-            module_spec(settings) if settings.mode.calls else None,
+            module,
             plan,
             confined,
             reread,
@@ -306,9 +347,7 @@ class _Session:
 
     def _ready(self) -> None:
         """The start is over, and went well."""
-        tell, self._tell = self._tell, None
-        if tell is not None:
-            tell(0)
+        self.tell(0)
 
     def _rules(self, settings: Settings) -> Rules:
         """Read the rules; those that come from no file are read once."""

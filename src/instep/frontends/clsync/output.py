@@ -8,6 +8,7 @@ lines for debugging are shown whatever it is, and ``quiet`` hides everything.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -99,7 +100,8 @@ class Say:
         for note in why.notes:
             self.note(note)
         for complaint in why.complaints:
-            self.error(str(complaint), complaint.status)
+            is_errno = complaint.is_errno and complaint.status in errno.errorcode
+            self.error(str(complaint), complaint.status if is_errno else 0)
 
     def _level(self) -> int:
         """Of instep's own log: what is not shown anyway is not made."""

@@ -65,7 +65,9 @@ def changed(settings: Settings, name: str, value: bytes) -> Reading:
         Refused: it cannot be changed now, makes no sense, or does not go with the others; ``settings`` stay.
     """
     option = _option(name)
-    if option.live is Live.REFUSED or option.answers:
+    if option.answers:
+        raise refused(f"{name} is a question for the command line", "ask clsync itself")
+    if option.live is Live.REFUSED:
         raise refused(f"{name} cannot be changed while the program runs", "start it anew")
     collected = _Collected(settings.start, dict(settings.given))
     collected.forget(option)

@@ -233,6 +233,7 @@ def parse(text: bytes, origin: str) -> Rules:
                 f"{where}: {escaped(expression)} is no regular expression: {error}",
                 "mend it: regex(7) describes extended ones",
                 status=error.code,
+                is_errno=False,
             ) from None
         lines.append(_Line(sign == b"+", kind, node, number))
     return Rules(lines, notes, origin)

@@ -12,7 +12,7 @@ from typing import Final
 
 from instep.frontends.clsync.entries import Entry
 from instep.frontends.clsync.runs import Part
-from instep.model import Interrupt, Program, Work
+from instep.model import Bring, Interrupt, Program, Work
 
 PATIENCE_S: Final = 5.0
 """How long a handler that was asked to end may take before it is killed. Guessed."""
@@ -47,6 +47,11 @@ class Run:
         """The words of the program; none for what is no program."""
         work = self.parts[0].work if self.parts else None
         return work.argv if isinstance(work, Program) else ()
+
+    @property
+    def is_engines(self) -> bool:
+        """Its work is an engine's: there is nobody to be asked to end."""
+        return bool(self.parts) and isinstance(self.parts[0].work, Bring)
 
     @property
     def left(self) -> list[Entry]:

@@ -17,10 +17,11 @@ from typing import Final, NamedTuple
 from instep.frontends.clsync import lists
 from instep.frontends.clsync.entries import Entry
 from instep.frontends.clsync.lists import Line
+from instep.frontends.clsync.rules import Rules
 from instep.frontends.clsync.settings import Mode, Settings
 from instep.frontends.clsync.templates import EVENT_MASK, EXCLUDE_PATH, INCLUDE_PATH, TYPE, Arguments
 from instep.logs import fields
-from instep.model import Batch, Call, ListFile, Program, Told
+from instep.model import Bring, Call, ListFile, Program, Told
 from instep.paths import RelPath
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ Excluded = tuple[RelPath, bool]
 class Part(NamedTuple):
     """Something to carry out, and the entries that it tells of."""
 
-    work: Program | Call | Batch
+    work: Program | Call | Bring
     entries: Sequence[Entry]
 
 
@@ -50,7 +51,7 @@ def environment_of(*, iteration: int | None, status: str) -> dict[bytes, bytes]:
 def told_again(part: Part, *, status: str) -> Part:
     """The same for another try, which is told the state of now."""
     work = part.work
-    if isinstance(work, Batch):
+    if isinstance(work, Bring):
         return part
     return part._replace(work=work._replace(environment={**work.environment, b"CLSYNC_STATUS": status.encode()}))
 
@@ -102,6 +103,9 @@ class Runs:
             is_simple or settings.run_per_object or (settings.lists_dir is None and not self._arguments.tells_paths)
         )
         """Each path has a program of its own."""
+
+    def follow(self, rules: Rules) -> None:
+        """Rules are no matter of programs: what they reject does not come here, or as ``excluded``."""
 
     def of(
         self, entries: Sequence[Entry], excluded: Sequence[Excluded] = (), *, iteration: int | None, status: str

@@ -16,6 +16,8 @@ INCLUDE_PATH: Final = b"INCLUDE-LIST-PATH"
 EXCLUDE_PATH: Final = b"EXCLUDE-LIST-PATH"
 EVENT_MASK: Final = b"EVENT-MASK"
 TYPE: Final = b"TYPE"
+NAMES: Final = (INCLUDE_LIST, INCLUDE_PATH, EXCLUDE_PATH, EVENT_MASK, TYPE)
+"""Those that can have a value."""
 
 _MACRO = re.compile(rb"%([A-Z][A-Za-z0-9-]*)?%")
 
