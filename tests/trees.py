@@ -35,7 +35,7 @@ class Entry(NamedTuple):
     xattrs: tuple[tuple[str, bytes], ...]
     """ACLs included."""
     linked_to: bytes
-    """For a file with several names in the tree: the first of them."""
+    """For what has several names in the tree: the first of them. Symbolic links are as many as they have names."""
 
 
 def snapshot(root: str | bytes, *, root_entry: bool = True) -> dict[bytes, Entry]:
@@ -113,10 +113,10 @@ def _entry(parent: int, name: bytes, names: dict[tuple[int, int], list[bytes]], 
     content: str | bytes = b""
     if kind == stat.S_IFREG:
         content = f"{info.st_size} {_digest(parent, name)}"
-        if info.st_nlink > 1:
-            names.setdefault((info.st_dev, info.st_ino), []).append(whole)
     elif kind == stat.S_IFLNK:
         content = os.readlink(name, dir_fd=parent)
+    if info.st_nlink > 1 and kind not in (stat.S_IFDIR, stat.S_IFLNK):
+        names.setdefault((info.st_dev, info.st_ino), []).append(whole)
     return Entry(
         KINDS[kind],
         stat.S_IMODE(info.st_mode),

@@ -82,7 +82,7 @@ class Soaked:
 
     def rage(self, seed: int) -> subprocess.Popen[bytes]:
         """Let a writer loose for some seconds."""
-        options = [str(seed), str(ROUND_OPERATIONS), str(PAUSE_S), *["files-only"] * (self.engine == "remote")]
+        options = [str(seed), str(ROUND_OPERATIONS), str(PAUSE_S)]
         return subprocess.Popen([sys.executable, writers.__file__, str(self.root), str(self.outside), *options])
 
     def rest(self) -> None:

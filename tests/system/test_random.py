@@ -71,9 +71,7 @@ def play(start: Start, place: Path, seed: int, engine: str, ssh: str | None = No
     root, outside, target = base / "root", base / "outside", base / "target"
     root.mkdir()
     outside.mkdir()
-    # A known gap: of a FIFO with several names far targets get as many FIFOs.
-    files_only = ssh is not None
-    writers.disturb(os.fsencode(root), os.fsencode(outside), seed * 7 + 1, 150, 0, files_only=files_only)
+    writers.disturb(os.fsencode(root), os.fsencode(outside), seed * 7 + 1, 150, 0)
     # A known limit of the rsync engine (README): names that meet again in a moved directory may stay two files.
     links = engine != "rsync"
     short = road.endswith("short queue")
@@ -94,7 +92,7 @@ def play(start: Start, place: Path, seed: int, engine: str, ssh: str | None = No
         subprocess.Popen(
             [
                 *(sys.executable, writers.__file__, root, outside, str(seed * 1000 + number)),
-                *(str(OPERATIONS), str(pause_s), *["files-only"] * files_only),
+                *(str(OPERATIONS), str(pause_s)),
             ]
         )
         for number in range(draw.randint(1, 3))

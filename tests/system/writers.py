@@ -1,6 +1,4 @@
-"""A process that makes trouble in a tree: ``python writers.py ROOT OUTSIDE SEED COUNT PAUSE_S [files-only]``.
-
-``files-only``: of files alone are links made, not of FIFOs and symbolic links.
+"""A process that makes trouble in a tree: ``python writers.py ROOT OUTSIDE SEED COUNT PAUSE_S``.
 
 It never follows a link, whoever plants it at whatever moment: below the root only single names are used, each relative
 to the descriptor of a directory that was reached without links. What it does stays in ROOT and OUTSIDE.
@@ -12,7 +10,6 @@ import contextlib
 import ctypes
 import os
 import random
-import stat
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -69,7 +66,7 @@ def remove_tree(path: bytes) -> None:
     os.rmdir(path)
 
 
-def disturb(root: bytes, outside: bytes, seed: int, count: int, pause_s: float, *, files_only: bool = False) -> None:
+def disturb(root: bytes, outside: bytes, seed: int, count: int, pause_s: float) -> None:
     """Random operations on a small tree, so that names meet again and again."""
     draw = random.Random(seed)
 
@@ -121,10 +118,6 @@ def disturb(root: bytes, outside: bytes, seed: int, count: int, pause_s: float, 
             write(path, 0)
             os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=False)
 
-    def link(one: bytes, other: bytes) -> None:
-        if not files_only or stat.S_ISREG(os.lstat(one).st_mode):
-            os.link(one, other, follow_symlinks=False)
-
     def move_three(one: bytes, other: bytes) -> None:
         aside = one + b".aside"
         os.rename(one, aside)
@@ -166,7 +159,7 @@ def disturb(root: bytes, outside: bytes, seed: int, count: int, pause_s: float, 
         (4, take_the_place),
         (4, lambda one, _: on_file(one, os.O_RDONLY, lambda fd: os.fchmod(fd, draw.choice(MODES)))),
         (3, lambda one, _: os.symlink(draw.choice((b"x", b"..", b"a", outside)), one)),
-        (4, link),
+        (4, lambda one, other: os.link(one, other, follow_symlinks=False)),
         (2, lambda one, _: os.utime(one, ns=(0, draw.randint(0, 3) * 10**9), follow_symlinks=False)),
         (2, lambda one, _: on_file(one, os.O_WRONLY, lambda fd: os.ftruncate(fd, draw.randint(0, 50)))),
         (1, lambda one, _: os.mkfifo(one)),
@@ -187,5 +180,4 @@ def disturb(root: bytes, outside: bytes, seed: int, count: int, pause_s: float, 
 
 if __name__ == "__main__":
     top, beside, number, operations, pause = sys.argv[1:6]
-    only = "files-only" in sys.argv[6:]
-    disturb(os.fsencode(top), os.fsencode(beside), int(number), int(operations), float(pause), files_only=only)
+    disturb(os.fsencode(top), os.fsencode(beside), int(number), int(operations), float(pause))

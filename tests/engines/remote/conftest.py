@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,18 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     """An open engine over a pipe."""
     with Rig(os.fsencode(tmp_path)) as rig:
         yield rig
+
+
+@pytest.fixture
+def open_base() -> Iterator[bytes]:
+    """A directory that every user reaches; the target in it is nobody's."""
+    path = tempfile.mkdtemp(prefix="instep-test-")
+    os.chmod(path, 0o755)
+    os.mkdir(f"{path}/dst")
+    if os.geteuid() == 0:
+        os.chown(f"{path}/dst", 65534, 65534)
+    yield os.fsencode(path)
+    shutil.rmtree(path)
 
 
 @pytest.fixture

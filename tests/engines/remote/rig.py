@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -27,11 +29,21 @@ T = TypeVar("T")
 Patience = Callable[[float], None]
 IS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="needs root")
+needs_setpriv = pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
+AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/bin/sh", "-c"]
 
 
 def over_a_pipe(_: ssh.Place) -> Sequence[bytes]:
     """What starts the agent here, in the words that a far shell would be given."""
     return [b"/bin/sh", b"-c", remote_command(os.fsencode(sys.executable))]
+
+
+def nobodys_agent() -> Sequence[bytes]:
+    """What starts an agent without any privilege; skips the test where nobody else may run a Python."""
+    for python in (sys.executable, "/usr/bin/python3"):
+        if not subprocess.run([*AS_NOBODY, f"{python} -c ''"], check=False, capture_output=True).returncode:
+            return [*map(os.fsencode, AS_NOBODY), remote_command(os.fsencode(python))]
+    pytest.skip("nobody else may run any Python here")
 
 
 class Rig:

@@ -11,6 +11,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from instep.engines.remote import agent
 from instep.engines.remote.agent import operation
 from tests.engines.remote.peer import Peer, attributes
+from tests.engines.remote.rig import needs_root
 
 HOSTILE = [b"", b".", b"..", b"/", b"a/b", b"../x", b"/etc", b"x\0y", b"\0"]
 
@@ -160,6 +162,109 @@ def test_a_leader_outside_is_not_linked(peer: Peer, places: tuple[Path, Path]) -
     )
     assert found.keys() == {1, 2, 3, 4}
     assert not (places[0] / "a").exists()
+
+
+def test_only_what_may_have_several_names_is_linked(peer: Peer, places: tuple[Path, Path]) -> None:
+    root, _ = places
+    os.mkfifo(root / "fifo")
+    found = peer.batch(
+        operation(agent.CD, 0, b"d"),
+        operation(agent.LINK, 0, b"a", b"d"),
+        operation(agent.LINK, 0, b"b", b"link"),
+        operation(agent.LINK, 0, b"c", b"fifo"),
+        operation(agent.LINK, 0, b"c", b"fifo"),
+    )
+    assert found == {
+        1: (agent.FAILED, agent.FAILURE.pack(errno.ESTALE, agent.AT_OPERATION)),
+        2: (agent.FAILED, agent.FAILURE.pack(errno.ESTALE, agent.AT_OPERATION)),
+        4: (agent.OK, b"\0"),  # It was that already.
+    }
+    assert os.listdir(root / "d") == ["c"]
+    assert (root / "d/c").lstat().st_ino == (root / "fifo").lstat().st_ino
+
+
+def test_what_was_swapped_right_before_it_was_linked_is_not(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write where the leader is could have anything linked to a place where only we may."""
+    root, _ = places
+    linking = os.link
+
+    def link(*arguments: Any, **options: Any) -> None:
+        (root / "file").unlink()
+        (root / "file").symlink_to("elsewhere")
+        linking(*arguments, **options)
+
+    monkeypatch.setattr(os, "link", link)
+    fd = os.open(root, agent.DIRECTORY)
+    try:
+        writer = agent.Writer(fd, agent.MAY_DELETE, 0, 0o022, lambda: None)
+        writer.change_to(b"d")
+        with pytest.raises(agent.Refused) as refused:
+            writer.link(b"a", b"file")
+        writer.leave()
+    finally:
+        os.close(fd)
+    assert refused.value.errno == errno.ESTALE
+    assert os.listdir(root / "d") == []
+
+
+def test_a_node_that_is_right_stays(peer: Peer, places: tuple[Path, Path]) -> None:
+    """It keeps its other names, and whoever has it open."""
+    fifo = places[0] / "fifo"
+
+    def make(flags: int = 0, mode: int = 0o010640, *, device: int = 0, **more: Any) -> bool:
+        """Whether the agent left it as it was."""
+        before = fifo.lstat()
+        node = operation(agent.NODE, flags, b"fifo", attributes(mode, **more) + struct.pack("<Q", device))
+        answers = peer.batch(operation(agent.CD, 0, b""), node)
+        after = fifo.lstat()
+        assert after.st_mode == mode
+        assert after.st_rdev == device
+        stayed = after.st_ino == before.st_ino
+        assert stayed == (after.st_ctime_ns == before.st_ctime_ns)
+        assert answers == ({1: (agent.OK, b"\0")} if stayed else {})
+        return stayed
+
+    fifo.touch()
+    assert not make()
+    assert make()
+    assert make(agent.LINKED)
+    assert not make(mode=0o010600)
+    assert not make(mode=0o010600, mtime_ns=10**17)
+    assert make(mode=0o010600, mtime_ns=10**17)
+    assert not make(mode=0o140600, mtime_ns=10**17)
+    if os.geteuid() == 0:
+        os.chown(fifo, 1, 0)
+        assert not make(mode=0o140600, mtime_ns=10**17)
+        assert not make(mode=0o020600, device=os.makedev(1, 3))
+        assert make(mode=0o020600, device=os.makedev(1, 3))
+        assert not make(mode=0o020600, device=os.makedev(1, 5))
+        assert not make(mode=0o060600, device=os.makedev(1, 5))
+    assert not make()
+    os.link(fifo, places[1] / "another")
+    assert make(agent.LINKED)
+    assert not make()
+    assert fifo.lstat().st_nlink == 1
+    os.link(fifo, places[0] / "d" / "more")
+    assert not make(agent.LINKED, mode=0o010604)
+    (places[1] / "another").unlink()
+
+
+@needs_root
+def test_a_node_with_other_xattrs_is_made_anew(peer: Peer, places: tuple[Path, Path]) -> None:
+    def make(xattrs: dict[str, bytes]) -> None:
+        node = attributes(0o010640, xattrs=agent.pack_xattrs(xattrs)) + b"\0" * 8
+        peer.batch(operation(agent.CD, 0, b""), operation(agent.NODE, 0, b"fifo", node))
+        assert {name: os.getxattr(fifo, name) for name in os.listxattr(fifo)} == xattrs
+
+    fifo = places[0] / "fifo"
+    make({"trusted.one": b"1"})
+    before = fifo.lstat().st_ino
+    make({"trusted.one": b"1"})
+    assert fifo.lstat().st_ino == before
+    make({"trusted.one": b"2"})
+    make({})
 
 
 def test_links_are_replaced_and_removed_themselves(peer: Peer, places: tuple[Path, Path]) -> None:

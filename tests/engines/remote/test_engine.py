@@ -241,6 +241,29 @@ def test_a_new_directory_that_goes_before_it_is_filled(rig: Rig, monkeypatch: py
     rig.clean(rig.bring(b"d/other", scope=Scope.TREE))
 
 
+@pytest.mark.parametrize("scope", [Scope.LIST, Scope.TREE])
+def test_a_new_directory_that_goes_with_what_is_above_before_it_is_filled(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, scope: Scope
+) -> None:
+    """For a moment: when its own report comes, what is above is there again, and says nothing of it."""
+    os.mkdir(rig.s(b"d"))
+    rig.clean(rig.tree())
+    os.makedirs(rig.s(b"d/e/f"))
+    os.mkdir(rig.s(b"d/g"))
+    opening = Session.open
+
+    def vanishing(session: Session, path: bytes) -> int:
+        if path in (b"d/e", b"d/g") and os.path.exists(rig.s(b"d")):
+            os.rename(rig.s(b"d"), rig.base + b"/aside")
+        return opening(session, path)
+
+    monkeypatch.setattr(Session, "open", vanishing)
+    well(rig.bring(b"d", scope=scope))
+    os.mkdir(rig.s(b"d"))
+    rig.clean(rig.bring(b"d", scope=scope))
+    assert os.listdir(rig.d(b"d")) == []
+
+
 @pytest.mark.parametrize("size", [600_000, 1 << 20, 2_000_000, 5_000_000, 8 << 20, 12_000_000])
 def test_large_files(rig: Rig, size: int) -> None:
     data = os.urandom(size)

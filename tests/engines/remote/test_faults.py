@@ -22,7 +22,10 @@ from instep.engines.remote.connection import NoPython
 from instep.errors import TargetAway, TargetError
 from instep.model import Batch, Change, Outcome
 from instep.paths import ROOT, RelPath, Scope
+from tests.engines import fake_ssh
+from tests.engines.fake_ssh import FakeSsh
 from tests.engines.remote.rig import Patience, Rig, needs_root, over_a_pipe, read, write
+from tests.processes import lives
 
 DEADLINE_S = 60.0
 CUTTER = os.path.join(os.path.dirname(__file__), "cutter.py")
@@ -51,6 +54,30 @@ def pid_of(rig: Rig) -> int:
 
 def partials(rig: Rig) -> list[bytes]:
     return [name for name in os.listdir(rig.dst) if name.startswith(b".instep")]
+
+
+@pytest.mark.parametrize("then", fake_ssh.NEVER_IN)
+@pytest.mark.parametrize("turns", [1, 2, 10])
+def test_cancelled_while_ssh_starts_it_ends(tmp_path: Path, then: str, turns: int) -> None:
+    """At whatever moment, and whoever has ssh's standard error open then."""
+    fake = FakeSsh(tmp_path, then)
+    rig = Rig(os.fsencode(tmp_path), command=lambda _: fake.words)
+
+    async def work() -> None:
+        opening = asyncio.ensure_future(rig.engine.open())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        wait_until(lambda: len(fake.pids()) == 2, "ssh has a child")  # The loop has other things to do meanwhile.
+        opening.cancel()
+        await asyncio.wait({opening}, timeout=30)
+        assert opening.cancelled()
+        assert not lives(fake.pids()[0])
+
+    try:
+        rig.run(work())
+    finally:
+        fake.kill()
+        rig.__exit__()
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 6, 8, 11])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,10 +40,11 @@ def test_of_equal_directories_it_is_what_a_survey_finds(tmp_path: Path) -> None:
         assert {path: set(below) for path, _, _, below in learned} == inner
 
 
-def test_what_differs_or_is_looked_at_again_is_not_claimed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [lambda path: write(path, b"x"), os.mkfifo])
+def test_what_differs_or_is_looked_at_again_is_not_claimed(tmp_path: Path, make: Callable[[bytes], None]) -> None:
     with Rig(os.fsencode(tmp_path), learns=True) as rig:
         plant(rig)
-        write(rig.s(b"wide/d001/one"), b"x")
+        make(rig.s(b"wide/d001/one"))
         os.link(rig.s(b"wide/d001/one"), rig.s(b"wide/d002/two"))
         bring_later(rig)
         write(rig.d(b"wide/d003/f"), b"another")

@@ -29,7 +29,7 @@ def change(dice: random.Random, top: bytes) -> set[bytes]:
     """Do something; the paths that a monitor would report."""
     path = somewhere(dice, top)
     whole = os.path.join(top, path)
-    what = dice.randrange(8)
+    what = dice.randrange(9)
     is_dir = os.path.isdir(whole) and not os.path.islink(whole)
     exists = os.path.lexists(whole)
     if what <= 1 or (what == 2 and not exists):
@@ -50,16 +50,18 @@ def change(dice: random.Random, top: bytes) -> set[bytes]:
         os.symlink(dice.choice(NAMES), whole)
     elif what == 6 and exists and not os.path.islink(whole):
         os.chmod(whole, dice.choice([0o700, 0o755, 0o711, 0o750]))
-    elif what == 7 and exists and os.path.isfile(whole) and not os.path.islink(whole):
+    elif what == 7 and exists and not is_dir and not os.path.islink(whole):
         other = somewhere(dice, top)
         if not os.path.lexists(os.path.join(top, other)):
             os.link(whole, os.path.join(top, other))
             return {path, other}
+    elif what == 8 and not exists:
+        os.mkfifo(whole)
     return {path}
 
 
 def write_through(path: bytes, dice: random.Random) -> None:
-    if os.path.islink(path):
+    if os.path.lexists(path) and (os.path.islink(path) or not os.path.isfile(path)):
         os.unlink(path)
     write(path, dice.randbytes(dice.choice([0, 10, 10_000, 700_000])))
 

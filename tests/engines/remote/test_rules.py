@@ -5,21 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from instep.engines.remote.connection import remote_command
 from instep.engines.remote.contents import Contents
 from instep.model import Batch, Deletions
 from instep.paths import ROOT, Scope
 from instep.rules import Preserve, Rule
 from instep.spec import MaxDelete
-from tests.engines.remote.rig import Rig, needs_root, read, well, write
+from tests.engines.remote.rig import Rig, needs_root, needs_setpriv, nobodys_agent, read, well, write
 from tests.trees import assert_equal
 
 RULES = (Rule(include=False, pattern=b"*.log"), Rule(include=False, pattern=b"/cache/"))
@@ -172,35 +167,10 @@ def test_several_targets_read_a_file_once(base: bytes) -> None:
         assert read(two.d(b"a")) == b"content"
 
 
-@pytest.fixture
-def open_base() -> Iterator[bytes]:
-    """A directory that every user reaches."""
-    path = tempfile.mkdtemp(prefix="instep-test-")
-    os.chmod(path, 0o755)
-    yield os.fsencode(path)
-    shutil.rmtree(path)
-
-
-AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/bin/sh", "-c"]
-
-
-def python_for_all() -> str | None:
-    """A Python that everybody may run."""
-    for python in (sys.executable, "/usr/bin/python3"):
-        if not subprocess.run([*AS_NOBODY, f"{python} -c ''"], check=False, capture_output=True).returncode:
-            return python
-    return None
-
-
 @needs_root
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
+@needs_setpriv
 def test_an_ordinary_user_keeps_what_it_may(open_base: bytes) -> None:
-    os.mkdir(open_base + b"/dst")
-    os.chown(open_base + b"/dst", 65534, 65534)
-    python = python_for_all()
-    if python is None:
-        pytest.skip("nobody else may run any Python here")
-    command = [*map(os.fsencode, AS_NOBODY), remote_command(os.fsencode(python))]
+    command = nobodys_agent()
     with Rig(open_base, command=lambda _: command) as rig:
         write(rig.s(b"a"), b"a")
         os.chmod(rig.s(b"a"), 0o400)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from instep.core.filters import parse_rules
+from instep.engines import ssh
 from instep.engines.remote import agent, verifier
 from instep.engines.remote.session import Settings
 from instep.engines.remote.verifier import RemoteVerifier
@@ -21,7 +23,7 @@ from instep.errors import TargetAway
 from instep.model import Aspect, Difference
 from instep.rules import Preserve
 from tests.engines.remote.peer import Peer, attributes
-from tests.engines.remote.rig import needs_root, over_a_pipe
+from tests.engines.remote.rig import needs_root, needs_setpriv, nobodys_agent, over_a_pipe
 
 A_TIME_NS = 1_500_000_000_123_456_789
 
@@ -60,6 +62,7 @@ def verify(
     *,
     checksum: bool = False,
     between: Callable[[RemoteVerifier], Any] = nothing,
+    command: Callable[[ssh.Place], Sequence[bytes]] = over_a_pipe,
     **settings: Any,
 ) -> tuple[dict[str, Difference], dict[str, Difference], int]:
     """What one look finds, what another one at just that finds, and how many names there were."""
@@ -71,7 +74,7 @@ def verify(
             source_fd=fd,
             settings=Settings(Preserve(), **settings),
             checksum=checksum,
-            command=over_a_pipe,
+            command=command,
         )
         try:
             await made.open()
@@ -186,6 +189,66 @@ def test_two_names_of_one_file_at_the_target_alone(trees: tuple[Path, Path]) -> 
     assert [one.what for one in found.values()] == [Aspect.HARD_LINK]
     assert {next(iter(found)), os.fsdecode(next(iter(found.values())).other or b"")} == {"file", "dir/sub/deep"}
     assert what(again) == what(found)
+
+
+Make = Callable[[str], None]
+kinds = pytest.mark.parametrize(
+    "make",
+    [os.mkfifo, pytest.param(lambda path: os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3)), marks=needs_root)],
+)
+
+
+@kinds
+def test_names_of_a_fifo_or_device_that_are_joined_on_one_side_alone(trees: tuple[Path, Path], make: Make) -> None:
+    source, target = trees
+    for root in trees:
+        make(f"{root}/one")
+        make(f"{root}/third")
+        os.link(root / "one", root / "dir" / "other")
+        os.link(root / "third", root / "dir" / "sub" / "fourth")
+    same_times(*trees)
+    assert verify(source, target) == ({}, {}, 14 + 4)
+    for one, other in (("one", "dir/other"), ("third", "one")):
+        (target / other).unlink()
+        if other == "one":
+            os.link(target / one, target / other)
+        else:
+            make(f"{target}/{other}")
+    same_times(target)
+    for checksum in (False, True):
+        found, again, _ = verify(source, target, checksum=checksum)
+        assert {one.what for one in found.values()} == {Aspect.HARD_LINK}
+        assert found.keys() <= {"one", "dir/other", "third", "dir/sub/fourth"}
+        assert what(again) == what(found)
+        words = " ".join(one.text for one in found.values())
+        assert "but not at the target" in words
+        assert "but only at the target" in words
+
+
+@needs_root
+@needs_setpriv
+def test_devices_that_the_far_user_cannot_make_are_not_asked_for(open_base: bytes) -> None:
+    source, target = (Path(os.fsdecode(open_base)) / name for name in ("src", "dst"))
+    source.mkdir()
+    for root in (source, target):
+        os.mkfifo(root / "f")
+        os.link(root / "f", root / "g")
+    os.mknod(source / "n", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    os.link(source / "n", source / "o")
+    same_times(source, target)
+    command = nobodys_agent()
+    assert verify(source, target, command=lambda _: command) == ({}, {}, 4)
+
+
+def test_names_of_one_symbolic_link_are_no_matter(trees: tuple[Path, Path]) -> None:
+    """No engine joins them."""
+    source, target = trees
+    for root in trees:
+        (root / "l").symlink_to("x")
+    os.link(source / "l", source / "m", follow_symlinks=False)
+    (target / "m").symlink_to("x")
+    same_times(*trees)
+    assert verify(*trees) == ({}, {}, 14 + 2)
 
 
 @pytest.mark.parametrize("at", [0, 5_000_000, 8_999_999])

@@ -19,6 +19,8 @@ import pytest
 
 from instep.engines.rsync.master import Master
 from instep.errors import TargetAway, TargetError
+from tests.engines import fake_ssh
+from tests.engines.fake_ssh import FakeSsh
 from tests.engines.rsync.places import Place, assert_done, batch, entry, run
 from tests.processes import lives
 from tests.system.sshd import Sshd, serving, wait_until, why_unavailable
@@ -148,6 +150,49 @@ async def work():
     await asyncio.sleep(1000)
 asyncio.run(work())
 """
+
+
+@pytest.mark.parametrize("then", fake_ssh.NEVER_IN)
+@pytest.mark.parametrize("turns", [1, 2, 3, 10])
+def test_cancelled_while_ssh_starts_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str, turns: int
+) -> None:
+    """At whatever moment, and whoever has ssh's standard error open then."""
+    monkeypatch.setattr("instep.engines.rsync.master.END_S", 0.5)
+    fake = FakeSsh(tmp_path, then)
+
+    async def work() -> None:
+        master = Master(fake.words, b"there")
+        opening = asyncio.ensure_future(master.open())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        wait_until(lambda: len(fake.pids()) == 2, "ssh has a child")  # The loop has other things to do meanwhile.
+        opening.cancel()
+        await asyncio.wait({opening}, timeout=30)
+        assert opening.cancelled()
+        assert not master.alive
+        assert not lives(fake.pids()[0])
+        await asyncio.wait_for(master.close(), 30)
+
+    try:
+        run(work())
+    finally:
+        fake.kill()
+
+
+def test_the_last_words_are_heard_though_somebody_could_say_more(tmp_path: Path) -> None:
+    fake = FakeSsh(tmp_path, "echo no way >&2; {start}; exit 255")
+
+    async def work() -> None:
+        master = Master(fake.words, b"there")
+        with pytest.raises(TargetAway, match="no way"):
+            await asyncio.wait_for(master.open(), 30)
+        await asyncio.wait_for(master.close(), 30)
+
+    try:
+        run(work())
+    finally:
+        fake.kill()
 
 
 def test_it_ends_with_a_killed_daemon(sshd: Sshd) -> None:

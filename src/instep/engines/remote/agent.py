@@ -113,7 +113,8 @@ BEGIN, DATA, HOLE, END, ABORT, LOOK, SUM, BELOW, CHUNKS, COPY, NUMBERS = range(1
 MAY_MAKE_ROOT, MAY_DELETE, PROTECTED, DRY, LOOKS_ONLY = 1, 2, 4, 8, 16
 KEEP_OWNER, KEEP_MODE, KEEP_TIMES, KEEP_XATTRS, KEEP_ACLS, KEEP_SPARSE = 1, 2, 4, 8, 16, 32
 SPARSE, LINKED = 1, 2
-"""LINKED: of a file, it has several names; of CHECK, list the directory as well if it holds such a file."""
+"""LINKED: of what ``may_be_joined``, it has several names; of CHECK, list the directory as well if it holds such a
+thing."""
 RECURSIVE = HIDDEN = GROUPS = 1
 NO_NUMBER = 0xFFFFFFFF
 """Of NUMBERS: nobody has this name here."""
@@ -380,6 +381,11 @@ def xattrs_digest(packed: bytes) -> bytes:
     return b"\0" + hashlib.blake2b(packed, digest_size=DIGEST).digest()
 
 
+def may_be_joined(mode: int) -> bool:
+    """Whether several names of such a thing are kept as one: directories have one, of links nobody could tell."""
+    return mode & 0o170000 not in (stat.S_IFDIR, stat.S_IFLNK)
+
+
 class Entry(NamedTuple):
     """One entry of a directory, on either side: lstat, and a link's text or a digest of its xattrs.
 
@@ -426,8 +432,8 @@ class Survey(NamedTuple):
         return [path + b"/" + name for name in sorted(map(os.fsencode, self.below), reverse=True)]
 
     def has_links(self) -> bool:
-        """Whether any of its files has several names."""
-        return any(info.st_nlink > 1 and stat.S_ISREG(info.st_mode) for info in self.infos.values())
+        """Whether any of its entries is a file, fifo, socket or device with several names."""
+        return any(info.st_nlink > 1 and may_be_joined(info.st_mode) for info in self.infos.values())
 
 
 def entry_of(info: os.stat_result, extra: bytes) -> Entry:
@@ -989,11 +995,14 @@ class Writer:
             finally:
                 os.close(parent)
 
-    def make_special(self, name: bytes, attributes: Attributes, text: bytes, rdev: int) -> None:
-        """Make ``name`` a symbolic link, device, fifo or socket."""
+    def make_special(self, name: bytes, flags: int, attributes: Attributes, text: bytes, rdev: int) -> bool:
+        """Make ``name`` a symbolic link, device, fifo or socket; whether it was none like this already."""
         kind = stat.S_IFMT(attributes.mode)
-        if kind == stat.S_IFLNK and self._is_link(name, attributes, text):
-            return
+        if kind == stat.S_IFLNK:
+            if self._is_link(name, attributes, text):
+                return False
+        elif self._is_node(name, flags, attributes, rdev):
+            return False
         temporary = self.temporary()
         if kind == stat.S_IFLNK:
             os.symlink(text, temporary, dir_fd=self.cwd)
@@ -1008,6 +1017,7 @@ class Writer:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=self.cwd)
             raise
+        return True
 
     def _is_link(self, name: bytes, attributes: Attributes, text: bytes) -> bool:
         """Whether it is this link already, with nothing to mend."""
@@ -1021,19 +1031,48 @@ class Writer:
         same_time = theirs.st_mtime_ns == attributes.mtime_ns
         return same_time and (same_owner or not self.keep & KEEP_OWNER) and not attributes.xattrs
 
-    def link(self, name: bytes, leader: bytes) -> None:
-        """Make ``name`` another name of the file at the path ``leader``."""
+    def _is_node(self, name: bytes, flags: int, attributes: Attributes, rdev: int) -> bool:
+        """Whether it is this device, fifo or socket already, with nothing to mend.
+
+        Made anew it would lose its other names, and whoever has it open.
+        """
+        try:
+            theirs = os.stat(name, dir_fd=self.cwd, follow_symlinks=False)
+            itself = f"/proc/self/fd/{self.cwd}/{os.fsdecode(name)}"
+            xattrs = xattrs_of(itself, self.keep, is_root=self.is_root) if self.looks_at_xattrs else {}
+        except OSError:
+            return False
+        kind = stat.S_IFMT(theirs.st_mode)
+        if kind != stat.S_IFMT(attributes.mode) or (kind in (stat.S_IFCHR, stat.S_IFBLK) and theirs.st_rdev != rdev):
+            return False
+        if theirs.st_nlink > 1 and not flags & LINKED:
+            return False  # It shares its inode with a name that is none of ours.
+        return (
+            (not self.keep & KEEP_OWNER or self._has_owner(theirs, attributes))
+            and not (self.keep & KEEP_MODE and (theirs.st_mode ^ attributes.mode) & 0o7777)
+            and not (self.keep & KEEP_TIMES and theirs.st_mtime_ns != attributes.mtime_ns)
+            and xattrs == attributes.xattrs
+        )
+
+    def _has_owner(self, theirs: os.stat_result, attributes: Attributes) -> bool:
+        """Whether user and group are right, as far as they can be given."""
+        if self.is_root:
+            return (theirs.st_uid, theirs.st_gid) == (attributes.uid, attributes.gid)
+        return theirs.st_gid == attributes.gid or attributes.gid not in (self.gid, *os.getgroups())
+
+    def link(self, name: bytes, leader: bytes) -> bool:
+        """Make ``name`` another name of the file, fifo, socket or device at ``leader``; whether it was none already."""
         above, _, leading = leader.rpartition(b"/")
         checked_name(leading)
         directory = open_beneath(self.root, above)
         try:
             theirs = os.stat(leading, dir_fd=directory, follow_symlinks=False)
-            if not stat.S_ISREG(theirs.st_mode):
+            if not may_be_joined(theirs.st_mode):
                 raise Refused(errno.ESTALE)
             try:
                 present = os.stat(name, dir_fd=self.cwd, follow_symlinks=False)
                 if (present.st_dev, present.st_ino) == (theirs.st_dev, theirs.st_ino):
-                    return
+                    return False
             except FileNotFoundError:
                 pass
             temporary = self.temporary()
@@ -1041,11 +1080,23 @@ class Writer:
         finally:
             os.close(directory)
         try:
+            self._check_same(temporary, theirs)
             self.put_in_place(temporary, name)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=self.cwd)
             raise
+        return True
+
+    def _check_same(self, name: bytes, info: os.stat_result) -> None:
+        """Refuse a name that is not what was looked at: swapped since, it may be anything."""
+        found = os.stat(name, dir_fd=self.cwd, follow_symlinks=False)
+        if not (
+            (found.st_dev, found.st_ino) == (info.st_dev, info.st_ino)
+            # The number of an inode that went is soon given to another one.
+            and (found.st_mode, found.st_uid, found.st_gid) == (info.st_mode, info.st_uid, info.st_gid)
+        ):
+            raise Refused(errno.ESTALE)
 
     def move(self, old: bytes, new: bytes, mode: int, size: int, mtime_ns: int) -> None:
         """Rename a path if what is there is what our side expects, and nothing is in the way."""
@@ -2243,14 +2294,15 @@ class Agent:
             return OK, b"\1" if writer.make_directory(name, hidden=bool(flags & HIDDEN)) else b""
         if code == SYMLINK:
             attributes, text = unpack_attributes(rest)
-            writer.make_special(name, attributes, bytes(text), 0)
+            writer.make_special(name, flags, attributes, bytes(text), 0)
         elif code == NODE:
             attributes, after = unpack_attributes(rest)
-            writer.make_special(name, attributes, b"", struct.unpack("<Q", after)[0])
+            made = writer.make_special(name, flags, attributes, b"", struct.unpack("<Q", after)[0])
+            return OK, b"" if made else b"\0"
         elif code == DELETE:
             return OK, struct.pack("<I", writer.delete(name, recursive=bool(flags & RECURSIVE)))
         elif code == LINK:
-            writer.link(name, bytes(rest))
+            return OK, b"" if writer.link(name, bytes(rest)) else b"\0"
         elif code == LOOK:
             return OK, writer.look(name)
         elif code == META:

@@ -24,6 +24,7 @@ from typing import NamedTuple
 from instep.engines import ssh
 from instep.engines.remote import agent
 from instep.engines.remote.flow import Flow
+from instep.engines.stderr import Stderr
 from instep.errors import TargetAway, TargetError, ToolMissing
 from instep.spec import Compress
 
@@ -143,8 +144,7 @@ class Connection:
         self._beat_due_s = 0.0
         self._greeting: asyncio.Future[bytes] | None = None
         self._room: asyncio.Event = asyncio.Event()
-        self._stderr = bytearray()
-        self._listening: asyncio.Task[None] | None = None
+        self._stderr: Stderr | None = None
         self._incompressible = 0
         self._pack: Callable[[bytes], bytes] = _deflate
         self._packed_kind = agent.COMPRESSED
@@ -165,9 +165,10 @@ class Connection:
             os.set_blocking(fd, False)
             with contextlib.suppress(OSError):
                 fcntl.fcntl(fd, F_SETPIPE_SZ, PIPE_BYTES)
+        stderr = self._stderr = Stderr(STDERR_MAX, latest=True)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *argv, stdin=out_read, stdout=in_write, stderr=asyncio.subprocess.PIPE, start_new_session=True
+                *argv, stdin=out_read, stdout=in_write, stderr=stderr.write, start_new_session=True
             )
         except OSError as error:
             raise ToolMissing(
@@ -176,9 +177,9 @@ class Connection:
         finally:
             os.close(out_read)
             os.close(in_write)
+            stderr.started()
         loop = asyncio.get_running_loop()
         self._greeting = loop.create_future()
-        self._listening = loop.create_task(self._listen())
         self._heard_s = time.monotonic()
         loop.add_reader(self._in, self._readable)
         self._write(bootstrap())
@@ -249,10 +250,8 @@ class Connection:
                     process.kill()
                 await process.wait()
             self._process = None
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
-            self._listening = None
+        if self._stderr is not None:
+            self._stderr.close()
 
     # -- speaking -------------------------------------------------------------------------------------------------
 
@@ -385,14 +384,6 @@ class Connection:
 
     # -- listening ------------------------------------------------------------------------------------------------
 
-    async def _listen(self) -> None:
-        """Keep the end of what is said on standard error."""
-        assert self._process is not None
-        assert self._process.stderr is not None
-        while data := await self._process.stderr.read(4096):
-            self._stderr += data
-            del self._stderr[:-STDERR_MAX]
-
     def _readable(self) -> None:
         try:
             data = os.read(self._in, READ_BYTES)
@@ -502,8 +493,8 @@ class Connection:
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), 5)
-        if self._listening is not None:
-            await asyncio.wait((self._listening,), timeout=1)
+        if self._stderr is not None:
+            await self._stderr.said(1)
         self._end("", status=process.returncode)
 
     def _end(self, why: str, *, status: int | None = None) -> None:
@@ -538,7 +529,7 @@ class Connection:
             self.lost(why)
 
     def _reason(self, status: int | None) -> Exception:
-        stderr = bytes(self._stderr)
+        stderr = self._stderr.so_far if self._stderr is not None else b""
         words = ssh.said(stderr)
         if self._greeting is not None and self._greeting.done():
             return TargetAway(f"the connection was lost{': ' + words if words else ''}")

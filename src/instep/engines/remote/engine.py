@@ -21,6 +21,7 @@ from instep.engines.remote.links import Links, seek
 from instep.engines.remote.names import Large, Linked
 from instep.engines.remote.owners import learn
 from instep.engines.remote.pace import Pace
+from instep.engines.remote.planning import plan_joined
 from instep.engines.remote.pruning import delete_or_hold
 from instep.engines.remote.request import Item, Task
 from instep.engines.remote.session import LARGE_BYTES, Session, Settings
@@ -40,6 +41,8 @@ LARGE_AT_ONCE = 2
 READERS = 2
 """Threads that read the source for bulk."""
 FLUSH_S = 120.0
+JOINS_MAX = 4
+"""So many times in a row names are joined that came to light when others were; then they wait for another try."""
 SEEK_PAUSE = 10.0
 """Looking for unknown names of linked files takes at most one part in so many of the time."""
 
@@ -327,10 +330,19 @@ class RemoteEngine:
             self._streams = self._streams % 0xFFFFFF + 1
             await Sender(job, self._streams, item).run()
 
-    # -- files with several names ---------------------------------------------------------------------------------
+    # -- what has several names -----------------------------------------------------------------------------------
 
     async def _linked(self, job: Job, batch: Batch) -> None:
-        """Bring over files with several names, first looking for names that no report has told of."""
+        """Bring over what has several names, and what of the kind is met on the way: directories may come along."""
+        for _ in range(JOINS_MAX):
+            await self._join(job, batch)
+            if not job.linked:
+                return
+        for item in job.linked:
+            job.outcome.postponed.append(Postponed(self._change(job, item), RACY_WAIT_S))
+
+    async def _join(self, job: Job, batch: Batch) -> None:
+        """Make names one at the target, first looking for those that no report has told of."""
         links = self._links
         for item in job.linked:
             links.note(item.path, item.inode)
@@ -341,7 +353,7 @@ class RemoteEngine:
             loop = asyncio.get_running_loop()
             since_s = loop.time()
             if since_s >= self._seek_again_s:
-                for path, inode in await loop.run_in_executor(None, seek, self._source, set(wanted)):
+                for path, inode in await loop.run_in_executor(None, seek, job.session, set(wanted)):
                     links.note(path, inode)
                 now_s = loop.time()
                 self._seek_again_s = now_s + SEEK_PAUSE * (now_s - since_s)
@@ -352,26 +364,37 @@ class RemoteEngine:
         elif wanted:
             for item in linked:
                 if item.inode in wanted:
-                    change = job.by_path.get(RelPath(item.path)) or Change(RelPath(item.path))
-                    job.outcome.postponed.append(Postponed(change, RACY_WAIT_S))
+                    job.outcome.postponed.append(Postponed(self._change(job, item), RACY_WAIT_S))
         producer = job.producer
-        producer.names.take_links = True
         groups = names_of(linked)
         leaders: dict[bytes, list[bytes]] = {}
         for inode, content in groups.items():
             names = links.names(self._source, inode)
-            if names:
+            if names and self._settings.dry_run:
+                await plan_joined(job, names, content=content)
+            elif names:
                 leaders[names[0]] = names[1:]
-                producer.work.append(Item(Task.NAME, names[0], content))
-        await job.run()
-        if job.large:
-            large, job.large = job.large, []
-            await _all(self._take_turns(job, iter([item])) for item in large)
+                producer.work.append(Item(Task.NAME, names[0], content, leads=True))
+        await self._run_with_large(job)
         failed = {failure.change.path for failure in job.outcome.failures}
         for leader, names in leaders.items():
             if RelPath(leader) not in failed:
                 producer.link(leader, names)
+            else:
+                # It must not hold them up. They are joined when it can be brought over.
+                producer.work.extend(Item(Task.NAME, name, leads=True) for name in names)
+        await self._run_with_large(job)
+
+    @staticmethod
+    def _change(job: Job, item: Linked) -> Change:
+        return job.by_path.get(RelPath(item.path)) or Change(RelPath(item.path))
+
+    async def _run_with_large(self, job: Job) -> None:
+        """Work off all there is; large files as well, without being put off."""
         await job.run()
+        if job.large:
+            large, job.large = job.large, []
+            await _all(self._take_turns(job, iter([item])) for item in large)
 
     def _lacks(self, item: Linked) -> bool:
         return self._links.lacks(self._source, item.inode, item.names)

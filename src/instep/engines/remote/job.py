@@ -38,6 +38,10 @@ RACY_WAIT_S = 1.0
 
 _HARD = frozenset({errno.EPERM, errno.ENAMETOOLONG, errno.EINVAL, errno.EROFS, errno.EBUSY, errno.EXDEV})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_CANNOT_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP})
+"""Other file systems over there, a full inode, somebody else's, or no such thing as hard links: then they are two."""
+_NO_LEADER = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
+"""What the name was to be joined to is not there, or is something else: its directory has only just come, say."""
 _TASKS = {Scope.ENTRY: Task.NAME, Scope.LIST: Task.ENTRIES, Scope.TREE: Task.WHOLE}
 
 
@@ -93,7 +97,7 @@ class Job:
         if self._moves:
             self._send_moves()
         frame = self.producer.fill(times=True)
-        self._take_found()
+        self.take_found()
         if frame.operations:
             self._send(frame, bulk=False)
 
@@ -113,13 +117,13 @@ class Job:
             while producer.has_work and not connection.flow.is_full and not (self._outstanding and self._waits()):
                 if producer.is_quick:
                     frame = producer.fill(times=True)
-                    self._take_found()
+                    self.take_found()
                     if frame.operations:
                         self._send(frame, bulk=True)
                     await self.pace.passed(frame.size)
                     continue
                 frame = await loop.run_in_executor(self._reader, self._fill)
-                self._take_found()
+                self.take_found()
                 if frame.operations:
                     await self.pace.passed(frame.size)
                     self._send(frame, bulk=True)
@@ -151,7 +155,8 @@ class Job:
         future = self.connection.request(frame.parts, frame.size, bulk=bulk)
         self._outstanding.append((future, frame))
 
-    def _take_found(self) -> None:
+    def take_found(self) -> None:
+        """Note what the producer has met besides what went into frames."""
         found, progress = self.producer.found, self.progress
         self.compared += found.compared
         progress.entries += found.compared
@@ -243,6 +248,8 @@ class Job:
                 count += sent.size
                 if sent.racy:
                     self.racy(sent.path)
+            elif code in (agent.NODE, agent.LINK) and payload:
+                continue  # It was there already.
             elif code == agent.MKDIR:
                 self._made(sent, new=bool(payload))
             elif code == agent.DELETE:
@@ -345,6 +352,10 @@ class Job:
             number, place = agent.FAILURE.unpack(payload)
             if sent.code == agent.CHECK and number in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 self._again(sent)
+            elif sent.code == agent.LINK and number in _CANNOT_LINK:
+                work.append(item._replace(leads=True))  # By itself; the next comparison tries again.
+            elif sent.code == agent.LINK and number in _NO_LEADER:
+                work.append(item)  # Noted once more, with what else came along: all of that is joined next.
             else:
                 self.error(path, number, place)
         else:
@@ -502,7 +513,7 @@ class Job:
 
 
 def names_of(items: Sequence[Linked]) -> dict[tuple[int, int], bool]:
-    """Each file with several names, and whether the content of one of them may have been touched."""
+    """Each thing with several names, and whether the content of one of them may have been touched."""
     found: dict[tuple[int, int], bool] = {}
     for item in items:
         found[item.inode] = found.get(item.inode, False) or item.content

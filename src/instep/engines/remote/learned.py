@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Mapping
 
+from instep.engines.remote import agent
 from instep.paths import Learned
 from instep.records import encoded, named
 
@@ -17,7 +18,7 @@ def page(path: bytes, began_ns: int, infos: Mapping[str, os.stat_result], *, har
         path: The directory.
         began_ns: When the reading of it began.
         infos: lstat of its names, in the order in which the file system lists them.
-        hard_links: Files with several names are looked at once more, after all others.
+        hard_links: What has several names is looked at once more, after all else.
 
     Returns:
         None when something in it is in doubt: it may have changed while it was read, or is looked at later.
@@ -26,7 +27,7 @@ def page(path: bytes, began_ns: int, infos: Mapping[str, os.stat_result], *, har
     below: list[bytes] = []
     for text, info in infos.items():
         mode = info.st_mode
-        if info.st_ctime_ns >= began_ns or (hard_links and info.st_nlink > 1 and stat.S_ISREG(mode)):
+        if info.st_ctime_ns >= began_ns or (hard_links and info.st_nlink > 1 and agent.may_be_joined(mode)):
             return None
         name = encoded(text)
         if stat.S_ISDIR(mode):

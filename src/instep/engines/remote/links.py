@@ -1,6 +1,6 @@
-"""Hard links of the source: which names are one file.
+"""Hard links of the source: which names are one file, fifo, socket or device.
 
-Only files with more than one name are known here. What is known is a memory of what was once seen: every name is looked
+Only those with more than one name are known here. What is known is a memory of what was once seen: every name is looked
 at again before it is used. In the loop's thread, but for ``seek``.
 """
 
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterable
 
-from instep.engines.remote.session import join
+from instep.engines.remote import agent
+from instep.engines.remote.session import Session, join
 from instep.linux.openat import open_directory
 from instep.model import Change
 from instep.paths import ROOT, Scope, is_below
@@ -91,10 +91,11 @@ class Links:
                 self._parted.discard(inode)
 
 
-def seek(source: int, wanted: set[Inode]) -> list[tuple[bytes, Inode]]:
-    """All names of these inodes below the source; reads every directory (8 us each), so it belongs in a thread.
+def seek(session: Session, wanted: set[Inode]) -> list[tuple[bytes, Inode]]:
+    """All names of these inodes below the source that the filter lets through.
 
-    A file that gets a second name is reported under the new one only; the first, never written since, is found here.
+    Reads every directory (8 us each), so it belongs in a thread. A file that gets a second name is reported under the
+    new one only; the first, never written since, is found here.
     """
     numbers = {inode for _, inode in wanted}
     found: list[tuple[bytes, Inode]] = []
@@ -102,15 +103,19 @@ def seek(source: int, wanted: set[Inode]) -> list[tuple[bytes, Inode]]:
     while todo:
         path = todo.pop()
         try:
-            fd = open_directory(source, path)
+            fd = session.open(path)
         except OSError:
             continue  # Gone or unreadable: what is there cannot be brought over anyway.
         try:
             with os.scandir(fd) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        todo.append(join(path, os.fsencode(entry.name)))
+                        name = os.fsencode(entry.name)
+                        if session.filters_nothing or not session.excludes(path, name, is_dir=True):
+                            todo.append(join(path, name))
                     elif entry.inode() in numbers:
+                        if session.excludes(path, os.fsencode(entry.name), is_dir=False):
+                            continue
                         with contextlib.suppress(FileNotFoundError):
                             info = entry.stat(follow_symlinks=False)
                             if (info.st_dev, info.st_ino) in wanted:
@@ -121,7 +126,7 @@ def seek(source: int, wanted: set[Inode]) -> list[tuple[bytes, Inode]]:
 
 
 def _inode(source: int, path: bytes) -> Inode | None:
-    """The file that this name of the source is one of, if it is one."""
+    """What this name of the source is one of, if that may have several."""
     parent, _, name = path.rpartition(b"/")
     try:
         fd = open_directory(source, parent)
@@ -131,4 +136,4 @@ def _inode(source: int, path: bytes) -> Inode | None:
             os.close(fd)
     except OSError:
         return None
-    return (info.st_dev, info.st_ino) if stat.S_ISREG(info.st_mode) else None
+    return (info.st_dev, info.st_ino) if agent.may_be_joined(info.st_mode) else None

@@ -33,7 +33,7 @@ class Large(NamedTuple):
 
 
 class Linked(NamedTuple):
-    """A file with several names."""
+    """One of several names of a file, fifo, socket or device."""
 
     path: bytes
     inode: tuple[int, int]
@@ -98,8 +98,6 @@ class Names:
         self.found = Found()
         self.is_full = False
         """The target has no room: nothing that needs any is sent."""
-        self.take_links = False
-        """Files with several names are to be sent like others."""
         self._contents = contents
         self._opened: dict[bytes, int] = {}
 
@@ -117,7 +115,11 @@ class Names:
         except OSError as error:
             if error.errno not in VANISHED:
                 self.failed(item.path, error, "cannot open its directory in the source")
+            elif item.task is Task.UNFILLED:
+                self._gone(item, parent, name)  # What is above may be there again when its own report comes.
             return  # An ancestor is gone: that has a report of its own.
+        if item.task is Task.UNFILLED:
+            item = item._replace(task=Task.NAME)
         for attempt in range(RACES_MAX):
             try:
                 info = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -178,8 +180,7 @@ class Names:
     ) -> None:
         """A regular file; OSError when it is not what ``info`` says any more. ``opened``: it is open already."""
         path = item.path
-        if info.st_nlink > 1 and self.session.settings.preserve.hard_links and not self.take_links:
-            self.found.linked.append(Linked(path, (info.st_dev, info.st_ino), info.st_nlink, item.content))
+        if not item.leads and self.note_links(path, info, content=item.content):
             return
         if self.is_full and info.st_size:
             return
@@ -205,6 +206,16 @@ class Names:
             self._put(item, opened, info, parent, name)
         finally:
             os.close(opened)
+
+    def note_links(self, path: bytes, info: os.stat_result, *, content: bool) -> bool:
+        """Whether it is one of several names that are to be one at the target: they are brought over after all else."""
+        if info.st_nlink < 2 or not self.session.settings.preserve.hard_links or not self._joins(info.st_mode):
+            return False
+        self.found.linked.append(Linked(path, (info.st_dev, info.st_ino), info.st_nlink, content))
+        return True
+
+    def _joins(self, mode: int) -> bool:
+        return agent.may_be_joined(mode) and (stat.S_ISREG(mode) or self._may_make(stat.S_IFMT(mode)))
 
     def new(self, item: Item, directory: int, parent: bytes, name: bytes) -> None:
         """What was listed as a file and the target lacks; OSError when it is none any more."""
@@ -276,7 +287,7 @@ class Names:
         self.frame.add(sent, name, head, info.st_size.to_bytes(8, "little"), digest, flags=flags)
 
     def link(self, leader: bytes, path: bytes) -> None:
-        """Make ``path`` another name of the file at ``leader``, which the target has.
+        """Make ``path`` another name of what is at ``leader``, which the target has.
 
         Not if the source has no such name any more: that has a report of its own, and may have been dealt with.
         """
@@ -303,6 +314,8 @@ class Names:
         """A symbolic link, device, fifo or socket. OSError when it is gone."""
         kind = stat.S_IFMT(info.st_mode)
         path = join(parent, name)
+        if not item.leads and self.note_links(path, info, content=True):
+            return
         xattrs = self.session.xattrs(f"/proc/self/fd/{directory}/{os.fsdecode(name)}")
         head = self.session.attributes(info, xattrs)
         if kind == stat.S_IFLNK:
@@ -314,7 +327,8 @@ class Names:
         if self.planned("update ", path):
             return
         self.frame.enter(parent, item)
-        self.frame.add(Sent(code, path, item), name, head, rest)
+        flags = agent.LINKED if info.st_nlink > 1 else 0
+        self.frame.add(Sent(code, path, item), name, head, rest, flags=flags)
 
     def _may_make(self, kind: int) -> bool:
         """Devices need root over there; without it they are left out, as rsync does."""

@@ -38,6 +38,8 @@ class Task(enum.IntEnum):
     """The attributes of this directory."""
     BELOW = 10
     """Compare the directories below this one, many at a time; itself it is equal."""
+    UNFILLED = 11
+    """As NAME, where FRESH found no directory: one waits out of sight at the target to be filled; not for ever."""
 
 
 class Item(NamedTuple):
@@ -51,6 +53,8 @@ class Item(NamedTuple):
     listing: Mapping[bytes, agent.Entry] | None = None
     names: tuple[bytes, ...] = ()
     """BELOW: the subdirectories to begin with."""
+    leads: bool = False
+    """It may have other names, and is brought over all the same: those are dealt with by whoever asked for it."""
 
 
 class Sent(NamedTuple):

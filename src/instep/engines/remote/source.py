@@ -19,7 +19,7 @@ from instep.core.reconcile import Step, step
 from instep.engines.remote import agent
 from instep.engines.remote.contents import Contents
 from instep.engines.remote.learned import page
-from instep.engines.remote.names import VANISHED, Found, Linked, Names
+from instep.engines.remote.names import VANISHED, Found, Names
 from instep.engines.remote.request import Frame, Item, Sent, Task
 from instep.engines.remote.session import Session, join
 from instep.linux.libc import libc
@@ -141,7 +141,7 @@ class Producer:
         return frame
 
     def link(self, leader: bytes, names: Sequence[bytes]) -> None:
-        """Make these names those of the file at ``leader``, which the target has."""
+        """Make these names those of what is at ``leader``, which the target has."""
         self._links.extend((leader, name) for name in names)
 
     def close(self) -> None:
@@ -180,8 +180,7 @@ class Producer:
             fd = session.open(item.path)
         except OSError as error:
             if error.errno in VANISHED:
-                # Gone, or another thing by now. Over there it waits out of sight to be filled: it must not for ever.
-                self.work.append(item._replace(task=Task.NAME))
+                self.work.append(item._replace(task=Task.UNFILLED))  # Gone, or another thing by now.
             else:
                 self.names.failed(item.path, error, "cannot read the source directory")
             return
@@ -318,11 +317,8 @@ class Producer:
 
     def _note_links(self, path: bytes, found: agent.Survey) -> None:
         for name, info in found.infos.items():
-            if info.st_nlink > 1 and stat.S_ISREG(info.st_mode):
-                inode = (info.st_dev, info.st_ino)
-                self.names.found.linked.append(
-                    Linked(join(path, os.fsencode(name)), inode, info.st_nlink, content=False)
-                )
+            if info.st_nlink > 1:
+                self.names.note_links(join(path, os.fsencode(name)), info, content=False)
 
     def _learned(self, path: bytes, began_ns: int, found: agent.Survey) -> tuple[Learned, ...]:
         settings = self.names.session.settings
@@ -392,9 +388,7 @@ class Producer:
             info = os.stat(name, dir_fd=fd, follow_symlinks=False)
             what = self._step(info, ours, theirs, content=item.content)
             if what is Step.KEEP:
-                if info.st_nlink > 1 and kind == stat.S_IFREG and self.names.session.settings.preserve.hard_links:
-                    inode = (info.st_dev, info.st_ino)
-                    self.names.found.linked.append(Linked(path, inode, info.st_nlink, content=False))
+                self.names.note_links(path, info, content=False)
             elif kind != stat.S_IFREG:
                 self.names.special(named, fd, item.path, name, info)
             elif what is Step.ATTRIBUTES and info.st_nlink == 1:

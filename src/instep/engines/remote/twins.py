@@ -1,4 +1,4 @@
-"""Files with several names, from the first of them to the last: who shares an inode with whom on which side."""
+"""What has several names, from the first of them to the last: who shares an inode with whom on which side."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Verifying a far target by an agent of its own, which only looks, at the lowest priority.
 
 Directories are compared by their digests first, then those that differ by their listings; contents by digests of
-stretches, which both sides read at once. Memory holds some directories, and files with several names of which not all
+stretches, which both sides read at once. Memory holds some directories, and what has several names of which not all
 were seen yet.
 """
 
@@ -250,7 +250,7 @@ class RemoteVerifier:
             if info is None:
                 return  # Gone: its directory has changed then, and is another one now.
             one = difference(path, what, words, info)
-        if info is not None and self._settings.preserve.hard_links and stat.S_ISREG(info.st_mode):
+        if info is not None and self._settings.preserve.hard_links and agent.may_be_joined(info.st_mode):
             met = self._twins.note(path, (info.st_dev, info.st_ino), info.st_nlink, theirs)
             if met is not None:
                 one = linked(path, *met, info, one)

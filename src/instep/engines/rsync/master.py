@@ -11,10 +11,12 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import time
 from collections.abc import Sequence
 
 from instep.engines import ssh
+from instep.engines.stderr import Stderr
 from instep.errors import TargetAway, TargetError
 from instep.linux.prctl import ending_with_us
 from instep.linux.sshsockets import private_directory
@@ -24,6 +26,9 @@ LOGIN_S = 60.0
 
 STEP_S = 0.01
 END_S = 5.0
+"""So long it may take to end; then it is killed."""
+SAID_S = 1.0
+"""So long its last words are waited for once it has ended: what it has started may live on, and could say more."""
 _STDERR_BYTES = 1 << 16
 
 
@@ -36,7 +41,7 @@ class Master:
         self._port = port
         self._directory: bytes | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._stderr: asyncio.Task[bytes] | None = None
+        self._stderr: Stderr | None = None
         self._making = asyncio.Lock()
 
     @property
@@ -79,41 +84,38 @@ class Master:
             *(b"-M", b"-N", *_path(path), b"-o", b"ControlPersist=no", b"-o", b"RemoteCommand=none"),
             *(b"--", self._host),
         ]
-        process = self._process = await asyncio.create_subprocess_exec(
-            *ending_with_us(argv),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert process.stderr is not None
-        self._stderr = asyncio.create_task(_head(process.stderr))
+        stderr = self._stderr = Stderr(_STDERR_BYTES)
+        try:
+            process = self._process = await asyncio.create_subprocess_exec(
+                *ending_with_us(argv),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=stderr.write,
+                start_new_session=True,
+            )
+        finally:
+            stderr.started()
         until_s = time.monotonic() + LOGIN_S
         while not _is_there(path):
             if process.returncode is not None:
-                raise ssh.failure(self._host, process.returncode, await self._stderr)
+                raise ssh.failure(self._host, process.returncode, await stderr.said(SAID_S))
             if time.monotonic() > until_s:
                 raise TargetAway(f"ssh is not logged in to {os.fsdecode(self._host)} after {LOGIN_S:g} s")
             await asyncio.sleep(STEP_S)
 
     async def _drop(self) -> None:
-        """End what is left of the process, and clear its socket away."""
+        """End what is left of the process, and clear its socket away; takes some ``END_S`` at most."""
         process, self._process = self._process, None
-        if process is not None:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), END_S)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-        if self._stderr is not None:
-            self._stderr.cancel()
-            self._stderr = None
-        if self._directory is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._directory + b"/s")
+        stderr, self._stderr = self._stderr, None
+        try:
+            if process is not None:
+                await _end(process)
+        finally:
+            if stderr is not None:
+                stderr.close()
+            if self._directory is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._directory + b"/s")
 
     def _socket(self) -> bytes:
         if self._directory is None or not _is_there(self._directory):
@@ -129,12 +131,22 @@ def _is_there(path: bytes) -> bool:
     return os.path.lexists(path)
 
 
-async def _head(stream: asyncio.StreamReader) -> bytes:
-    """Read to the end, keep the start: a full pipe would stop ssh."""
-    kept = b""
-    while data := await stream.read(4096):
-        kept += data[: _STDERR_BYTES - len(kept)]
-    return kept
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Ask it to end; kill it, with all of its group, when it does not, or when nobody wants to wait any more."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+    try:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), END_S)
+    finally:
+        if process.returncode is None:
+            # Its group is its own (``start_new_session``): what it has started, as a ProxyCommand, ends with it.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode is None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), END_S)
 
 
 def _path(socket: bytes) -> tuple[bytes, bytes]:
