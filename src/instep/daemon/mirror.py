@@ -384,11 +384,9 @@ class Mirror:
                     self._lost()
                 elif admission is None:
                     note(report, now_s)
-                elif (admitted := admission.admit(report)) is not None:
-                    note(admitted, now_s)
-            if admission is not None:
-                for report in admission.around():
-                    note(report, now_s)
+                else:
+                    for admitted in admission.admit(report):
+                        note(admitted, now_s)
             if monitor.drained:
                 changelog.drained()  # Before anything is started: what that touches is newer than what was read.
             if not reports and not begins:

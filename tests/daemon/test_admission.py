@@ -1,0 +1,80 @@
+"""Which reports are noted while there are rules, and what is noted in the place of others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from instep.core.filters import Filter
+from instep.daemon import admission as module
+from instep.daemon.admission import Admission
+from instep.model import Report
+from instep.paths import ROOT, RelPath, Scope
+from instep.rules import Rule
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in ("d", "e", "cache/below"):
+        (tmp_path / name).mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.fixture
+def admission(root: Path) -> Iterator[Admission]:
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    yield Admission(fd, Filter([Rule(include=False, pattern=b"*.o"), Rule(include=False, pattern=b"cache/")]))
+    os.close(fd)
+
+
+def report(path: bytes, old: bytes | None = None) -> Report:
+    return Report(RelPath(path), moved_from=None if old is None else RelPath(old))
+
+
+def directory(path: bytes) -> Report:
+    return Report(RelPath(path), Scope.ENTRY, content=False, is_dir=True)
+
+
+def test_what_is_not_excluded_is_noted_as_it_is(admission: Admission) -> None:
+    for one in (report(b"d/f"), report(b"d/f", b"e/f"), Report(ROOT, is_dir=True)):
+        assert list(admission.admit(one)) == [one]
+
+
+def test_of_an_excluded_name_its_directory_is_noted_whose_time_has_changed(admission: Admission, root: Path) -> None:
+    assert list(admission.admit(report(b"d/x.o"))) == [directory(b"d")]
+    assert not admission.admit(report(b"d/x.o"))  # It was written to.
+    (root / "d" / "y.o").touch()
+    assert list(admission.admit(report(b"d/y.o"))) == [directory(b"d")]
+    assert list(admission.admit(report(b"top.o"))) == [directory(b"")]
+    assert not admission.admit(report(b"cache/x"))
+    assert not admission.admit(report(b"cache/below/x"))
+
+
+def test_one_that_has_gone_is_noted_for_who_has_renamed_it(admission: Admission, root: Path) -> None:
+    assert admission.admit(report(b"d/x.o"))
+    (root / "d").rename(root / "was d")
+    for _ in range(2):
+        assert list(admission.admit(report(b"d/x.o"))) == [directory(b"d")]
+    (root / "e").rename(root / "d")
+    os.utime(root / "d", ns=(0, (root / "was d").stat().st_mtime_ns))
+    assert list(admission.admit(report(b"d/x.o"))) == [directory(b"d")]  # Another one, of the same time.
+
+
+def test_of_a_rename_the_end_that_is_not_excluded_is_noted(admission: Admission) -> None:
+    moved_out = admission.admit(report(b"e/f.o", b"d/f"))
+    assert list(moved_out) == [directory(b"e"), Report(RelPath(b"d/f"), Scope.TREE)]
+    moved_in = admission.admit(report(b"e/g", b"d/g.o"))
+    assert list(moved_in) == [directory(b"d"), Report(RelPath(b"e/g"), Scope.TREE)]
+    assert not admission.admit(report(b"e/h.o", b"d/h.o"))
+    assert list(admission.admit(report(b"h.o", b"d/h.o"))) == [directory(b"")]
+
+
+def test_not_every_directory_is_remembered_for_ever(admission: Admission, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REMEMBERED_MAX", 1)
+    assert admission.admit(report(b"d/x.o"))
+    assert admission.admit(report(b"e/x.o"))
+    assert admission.admit(report(b"d/x.o"))
+    assert not admission.admit(report(b"d/x.o"))
