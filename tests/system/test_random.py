@@ -124,9 +124,11 @@ def ruled(root: Path, reference: Path, rules: Sequence[str]) -> Path:
     if not rules:
         return root
     subprocess.run(["rsync", "-aHAX", *rules, f"{root}/", f"{reference}/"], check=True)
-    for directory, _, _ in os.walk(reference, topdown=False):  # rsync makes links in them after it has set their times.
-        info = os.lstat(os.path.join(root, os.path.relpath(directory, reference)))
-        os.utime(directory, ns=(info.st_atime_ns, info.st_mtime_ns))
+    # rsync makes links after it has set the times of directories, and joined FIFOs keep those of their making.
+    for here, _, files in os.walk(reference, topdown=False):
+        for path in (*(os.path.join(here, name) for name in files), here):
+            info = os.lstat(os.path.join(root, os.path.relpath(path, reference)))
+            os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=False)
     return reference
 
 
