@@ -207,6 +207,18 @@ def test_names_that_are_one_file_on_one_side_alone(trees: Trees) -> None:
     assert pairs[frozenset((b"c", b"d"))].text.endswith("but only at the target")
 
 
+def test_names_of_one_symbolic_link_need_not_be_one(trees: Trees) -> None:
+    for root in (trees.src, trees.dst):
+        for name in (b"a", b"b"):
+            os.symlink(b"somewhere", root + b"/" + name)
+            os.utime(root + b"/" + name, ns=(A_TIME_NS, A_TIME_NS), follow_symlinks=False)
+    os.unlink(trees.src + b"/b")
+    os.link(trees.src + b"/a", trees.src + b"/b", follow_symlinks=False)
+    for root in (trees.src, trees.dst):
+        os.utime(root, ns=(A_TIME_NS, A_TIME_NS))
+    assert trees.differences() == {}
+
+
 def test_what_is_not_kept_is_no_difference(trees: Trees) -> None:
     trees.both(b"file")
     trees.both(b"twin")

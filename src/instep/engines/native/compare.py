@@ -139,7 +139,11 @@ class Comparison:
                 if is_dir:
                     if stat.S_ISDIR(theirs.st_mode):
                         below.append(whole)
-                elif (ours.st_nlink > 1 or theirs.st_nlink > 1) and settings.preserve.hard_links:
+                elif (
+                    (ours.st_nlink > 1 or theirs.st_nlink > 1)
+                    and settings.preserve.hard_links
+                    and not stat.S_ISLNK(ours.st_mode)  # Those are not joined: nobody could write through one name.
+                ):
                     one = self._linked(whole, ours, theirs, one)
                 yield one
         if settings.delete:
