@@ -114,6 +114,42 @@ def test_directories_renamed_under_rules(
     assert daemon.stop() == 0
 
 
+@pytest.mark.parametrize("engine", ["native", "rsync", "remote"])
+@pytest.mark.parametrize("rules", [["--exclude=x/"], ["--include=x/", "--exclude=x"]], ids=["directories", "others"])
+def test_a_name_that_becomes_a_thing_that_is_excluded(
+    start: Start, source: Path, target: Path, request: pytest.FixtureRequest, engine: str, rules: list[str]
+) -> None:
+    """The report of what went finds what has come: of that nothing may come to the target, and what went has to go."""
+    far = ["--ssh", request.getfixturevalue("sshd").ssh] if engine == "remote" else []
+    place: str | Path = f"there:{target}" if far else target
+    daemon = start(*far, source, place, f"--engine={engine}", *rules)
+    daemon.wait_following()
+
+    def make(path: Path, *, directory: bool) -> None:
+        if directory:
+            path.mkdir()
+            (path / "below").write_text("below")
+        else:
+            path.write_text("content")
+
+    was_directory = rules[0] == "--include=x/"
+    paths = [Path("x"), *(Path(f"d{number}", "x") for number in range(30))]
+    for path in paths:
+        (source / path.parent).mkdir(exist_ok=True)
+        make(source / path, directory=was_directory)
+    wait_until(lambda: all((target / path).exists() for path in paths), "all there")
+    for path in (source / path for path in paths):
+        if was_directory:
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        make(path, directory=not was_directory)
+    (source / "last").touch()
+    wait_until((target / "last").exists, "what came last")
+    wait_until(lambda: not any((target / path).exists() for path in paths), "none of them there")
+    assert daemon.stop() == 0
+
+
 @pytest.mark.parametrize("monitor", MONITORS)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_directory_has_the_time_at_which_an_excluded_name_came_or_went(
@@ -147,6 +183,30 @@ def test_a_directory_has_the_time_at_which_an_excluded_name_came_or_went(
         text=True,
     )
     assert verified.returncode == 0, verified.stdout
+
+
+@pytest.mark.parametrize("engine", ["native", "rsync", "remote"])
+def test_the_excluded_name_of_a_linked_file_stays_here(
+    start: Start, source: Path, target: Path, request: pytest.FixtureRequest, engine: str
+) -> None:
+    far = ["--ssh", request.getfixturevalue("sshd").ssh] if engine == "remote" else []
+    place: str | Path = f"there:{target}" if far else target
+    (source / "kept").mkdir()
+    (source / "private").mkdir()
+    (source / "kept" / "a").write_text("first")
+    os.link(source / "kept" / "a", source / "private" / "a")
+    daemon = start(*far, source, place, f"--engine={engine}", "--exclude=private")
+    daemon.wait_following()
+    (source / "kept" / "a").write_text("second")
+    os.link(source / "kept" / "a", source / "private" / "b")
+    os.link(source / "kept" / "a", source / "kept" / "c")
+    wait_until(
+        lambda: (target / "kept" / "c").exists() and (target / "kept" / "a").read_text() == "second", "them there"
+    )
+    (source / "last").touch()
+    wait_until((target / "last").exists, "what came last")
+    assert not (target / "private").exists()
+    assert daemon.stop() == 0
 
 
 def test_rules_never_touch_the_source(start: Start, source: Path, target: Path) -> None:

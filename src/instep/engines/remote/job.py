@@ -342,8 +342,10 @@ class Job:
             task = Task.DIFFER_ENTRIES if item.task is Task.CHECK_ENTRIES else Task.DIFFER
             work.append(item._replace(task=task, listing=listing))
         elif status == agent.OCCUPIED:
-            gone = await self.clear(path)
-            if sent.code != agent.DELETE:
+            deletes = sent.code == agent.DELETE
+            # A directory that is excluded itself stays with all there is in it.
+            gone = not (deletes and self.session.leaves_out(path, is_dir=True)) and await self.clear(path)
+            if not deletes:
                 if gone:
                     self._again(sent)
                 else:

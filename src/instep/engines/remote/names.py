@@ -129,6 +129,9 @@ class Names:
             except OSError as error:
                 self.failed(item.path, error, "cannot read the source")
                 return
+            if self.session.leaves_out(item.path, is_dir=stat.S_ISDIR(info.st_mode)):
+                self._gone(item, parent, name)
+                return
             try:
                 self._bring(item, directory, parent, name, info)
             except OSError as error:

@@ -386,6 +386,9 @@ class Producer:
                     self.names.frame.add(sent, name, flags=agent.HIDDEN)
                 return
             info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if stat.S_IFMT(info.st_mode) != kind:
+                self.work.append(named)  # Swapped since it was listed.
+                return
             what = self._step(info, ours, theirs, content=item.content)
             if what is Step.KEEP:
                 self.names.note_links(path, info, content=False)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from instep.core.deletions import is_limited
+from instep.core.filters import Filter
 from instep.engines.rsync import plain
 from instep.engines.rsync.command import Reach, Settings, Style, address, own_shell, shell
 from instep.engines.rsync.gate import Gate
@@ -98,6 +99,7 @@ class RsyncEngine:
         self._was_open = False
         self._gate = Gate()
         self._links = Links()
+        self.filter = Filter(rules)
         self._unswept: set[bytes] = set()
         """Directories in which a run that broke off may have left its temporary files."""
         self._splits = self._roots.target_is_here and len(os.sched_getaffinity(0)) > 1
@@ -167,11 +169,11 @@ class RsyncEngine:
                 return Outcome(away=str(error) if isinstance(error, TargetAway) else error.what)
         unswept, self._unswept = self._unswept, set()
         looked = await self._look(batch, unswept)
-        together = await other_names(self._links, self._source_fd, looked)
+        together = await other_names(self._links, self._source_fd, self.filter, looked)
         runs = self._plan(batch, looked, together)
         outcome = Outcome(failures=looked.failures, postponed=looked.postponed)
         trees = [one.path for one in looked.seen if one.kind is Kind.DIRECTORY and one.change.scope is not Scope.ENTRY]
-        learning = asyncio.create_task(learn(self._links, self._source_fd, trees)) if trees else None
+        learning = asyncio.create_task(learn(self._links, self._source_fd, self.filter, trees)) if trees else None
         async with self._gate.enter(set().union(*(run.paths() for run in runs))):
             for run in runs:
                 # Names of one file stay together: rsync joins only what one run lists.
@@ -197,8 +199,9 @@ class RsyncEngine:
         settings = self._settings
         limited = self._is_limited(batch)
         holds = batch.deletions is Deletions.HELD and not limited
+        seen = looked.seen if self.filter.is_trivial else [self._heeding_rules(one) for one in looked.seen]
         runs = plan(
-            [*looked.seen, *together],
+            [*seen, *together],
             {} if holds else looked.crowds,  # Names are listed one by one: no other name in their directory may go.
             delete=settings.delete,
             missing_args=self._runner.abilities.missing_args,
@@ -212,6 +215,16 @@ class RsyncEngine:
         if looked.plain is not None and looked.plain.holds and not looked.linked and not together:
             runs = [run.styled(plain=True) if run.names_all else run for run in runs]
         return runs
+
+    def _heeding_rules(self, one: Seen) -> Seen:
+        """What to list for a change: its directory, where something stands by now that the filter leaves out.
+
+        rsync would pass over that name, and leave what the target has there.
+        """
+        if one.kind is Kind.GONE or not self.filter.excludes(RelPath(one.path), one.kind is Kind.DIRECTORY):
+            return one
+        parent = RelPath(one.path.rpartition(b"/")[0])
+        return Seen(Change(parent, Scope.LIST, content=False, is_dir=True), parent, Kind.DIRECTORY, 0)
 
     async def _make_room(self, runs: Sequence[Run], outcome: Outcome) -> None:
         """Take away what the source lost: rsync stops at the first file that does not fit, before it has come that far.

@@ -75,14 +75,12 @@ class _Claim:
     def __init__(self, paths: set[bytes]) -> None:
         self.paths = paths
         self.place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.above: set[bytes] = set()
+        self.above: set[bytes] = {b""}  # Each run brings the root's own attributes too, if nothing else.
         for path in paths:
-            parent = path
-            while parent:
-                parent = parent.rpartition(b"/")[0]
-                if parent in self.above:
-                    break
+            parent = path.rpartition(b"/")[0]
+            while parent not in self.above:
                 self.above.add(parent)
+                parent = parent.rpartition(b"/")[0]
 
     def meets(self, other: _Claim) -> bool:
         """Whether a path of one is, or is below, a path of the other."""

@@ -13,9 +13,10 @@ import contextlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from instep.core.filters import Filter
 from instep.engines.rsync.source import Kind, Look, Seen
 from instep.linux.openat import open_directory
-from instep.paths import ROOT, Scope, is_below
+from instep.paths import ROOT, RelPath, Scope, is_below
 
 Inode = tuple[int, int]
 
@@ -70,7 +71,7 @@ class Links:
         return bool(self._inodes)
 
 
-async def other_names(links: Links, root: int, looked: Look) -> list[Seen]:
+async def other_names(links: Links, root: int, filters: Filter, looked: Look) -> list[Seen]:
     """The other names of the files of a batch: what is written through one name is reported under that alone.
 
     Where a file has names that were never seen, the whole source is searched for them once, in a thread.
@@ -96,7 +97,7 @@ async def other_names(links: Links, root: int, looked: Look) -> list[Seen]:
     lacking = {inode: count for _, inode, count in looked.linked if links.lacks(inode, count)}
     if lacking:
         # A file that gets another name is reported under the new one only.
-        await learn(links, root, [ROOT])
+        await learn(links, root, filters, [ROOT])
         for inode, count in lacking.items():
             links.sought(inode, count)
             known[inode] = links.names(root, inode)
@@ -109,9 +110,9 @@ async def other_names(links: Links, root: int, looked: Look) -> list[Seen]:
     ]
 
 
-async def learn(links: Links, root: int, tops: Sequence[bytes]) -> None:
+async def learn(links: Links, root: int, filters: Filter, tops: Sequence[bytes]) -> None:
     """Find the hard links at and below these, which rsync walks by itself; the loop is free meanwhile."""
-    for path, inode in await asyncio.to_thread(linked_below, root, tops):
+    for path, inode in await asyncio.to_thread(linked_below, root, filters, tops):
         links.note(path, inode)
 
 
@@ -130,12 +131,15 @@ def _inode(root: int, path: bytes) -> Inode | None:
     return (info.st_dev, info.st_ino)
 
 
-def linked_below(root: int, tops: Iterable[bytes]) -> list[tuple[bytes, Inode]]:
-    """Every name of a multiply linked file at or below these; about 3 us for each entry, so it belongs in a thread."""
-    return list(_linked_below(root, tops))
+def linked_below(root: int, filters: Filter, tops: Iterable[bytes]) -> list[tuple[bytes, Inode]]:
+    """Every name of a multiply linked file at or below these that is not excluded.
+
+    About 3 us for each entry, so it belongs in a thread.
+    """
+    return list(_linked_below(root, filters, tops))
 
 
-def _linked_below(root: int, tops: Iterable[bytes]) -> Iterator[tuple[bytes, Inode]]:
+def _linked_below(root: int, filters: Filter, tops: Iterable[bytes]) -> Iterator[tuple[bytes, Inode]]:
     todo = list(tops)
     while todo:
         path = todo.pop()
@@ -146,7 +150,12 @@ def _linked_below(root: int, tops: Iterable[bytes]) -> Iterator[tuple[bytes, Ino
         try:
             with os.scandir(fd) as entries:
                 for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
+                    is_dir = entry.is_dir(follow_symlinks=False)
+                    if not filters.is_trivial and filters.excludes_entry(
+                        RelPath(path), os.fsencode(entry.name), is_dir
+                    ):
+                        continue
+                    if is_dir:
                         todo.append(_join(path, entry.name))
                     else:
                         with contextlib.suppress(OSError):

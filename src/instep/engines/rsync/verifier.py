@@ -120,7 +120,7 @@ class RsyncVerifier:
         """All names of a file: rsync joins, and misses, only what stands on one list."""
         if self._linked is None:
             self._linked = {}
-            for path, each in await asyncio.to_thread(linked_below, self._source, [ROOT]):
+            for path, each in await asyncio.to_thread(linked_below, self._source, self._engine.filter, [ROOT]):
                 self._linked.setdefault(each, []).append(path)
         return self._linked.get(inode, [])
 
