@@ -52,6 +52,32 @@ def test_excluded_names_are_neither_sent_nor_deleted(base: bytes) -> None:
         assert read(rig.d(b"gone")) == b"a file"
 
 
+def test_a_directory_in_which_another_went_has_its_time(base: bytes) -> None:
+    """What may hold names that stay is removed with care, after all else of its batch."""
+    with Rig(base, rules=RULES) as rig:
+        os.makedirs(rig.s(b"d/gone/deep"))
+        write(rig.s(b"d/gone/deep/x"), b"x")
+        well(rig.tree())
+        shutil.rmtree(rig.s(b"d/gone"))
+        well(rig.bring(b"d/gone"))
+        assert not os.path.exists(rig.d(b"d/gone"))
+        assert os.stat(rig.d(b"d")).st_mtime_ns == os.stat(rig.s(b"d")).st_mtime_ns
+
+
+def test_what_is_excluded_by_what_it_has_become_stays_here(base: bytes) -> None:
+    rules = (Rule(include=False, pattern=b"x/"),)
+    with Rig(base, rules=rules) as rig:
+        write(rig.s(b"x"), b"a file")
+        well(rig.bring(b"x"))
+        os.unlink(rig.s(b"x"))
+        os.makedirs(rig.s(b"x/below"))
+        well(rig.bring(b"x"))
+        assert not os.path.lexists(rig.d(b"x"))
+        os.makedirs(rig.d(b"x/theirs"))
+        well(rig.bring(b"x"))
+        assert os.path.exists(rig.d(b"x/theirs"))
+
+
 def test_excluded_names_are_deleted_when_asked(base: bytes) -> None:
     with Rig(base, rules=RULES, delete_excluded=True) as rig:
         os.makedirs(rig.d(b"gone"))
