@@ -135,6 +135,7 @@ def test_rules_stand_in_their_order_after_ours() -> None:
     line = argv(settings=Settings(address(b"/t"), Preserve(), rules=rules))
     assert [a for a in line if a.startswith(b"--filter")] == [
         b"--filter=H .instep-*.tmp",
+        b"--filter=+ /./",  # the root
         b"--filter=+ a ",
         b"--filter=- + b",
     ]

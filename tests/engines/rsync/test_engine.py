@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from instep.model import Change, Outcome
-from instep.paths import RelPath
+from instep.paths import ROOT, RelPath, Scope
 from instep.rules import Preserve, Rule
 from tests.engines.rsync.places import Place, assert_done, batch, entry, names, run, standing_still, state, tree
 from tests.engines.rsync.test_faults import REAL, wrap
@@ -264,6 +264,18 @@ def test_a_lost_directory_keeps_what_rules_protect(place: Place) -> None:
     write(place.target / "gone/f")
     assert_done(place.sync(place.engine(rules=RULES), entry(b"gone")))
     assert os.listdir(place.target / "gone") == ["mine.o"]
+
+
+def test_the_root_has_its_time_whatever_is_excluded(place: Place) -> None:
+    rules = (Rule(include=True, pattern=b"/a"), Rule(include=False, pattern=b"*"))
+    engine = place.engine(rules=rules)
+    place.sync(engine, tree())
+    (place.source / "a").write_text("new")
+    (place.source / "b").write_text("excluded")
+    os.utime(place.source, ns=(0, 10**18))
+    assert_done(place.sync(engine, entry(b"a"), Change(ROOT, Scope.ENTRY, content=False, is_dir=True)))
+    assert os.listdir(place.target) == ["a"]
+    assert place.target.stat().st_mtime_ns == 10**18
 
 
 def test_delete_excluded_takes_them_too(place: Place) -> None:

@@ -173,7 +173,9 @@ def filters(rules: Sequence[Rule]) -> list[bytes]:
     name that the source does not have.
     """
     hidden = b"--filter=H " + TEMPORARY_PREFIX + b"*" + TEMPORARY_SUFFIX
-    return [hidden, *((b"--filter=+ " if rule.include else b"--filter=- ") + rule.pattern for rule in rules)]
+    # The root is an entry among others to it, called ".": a rule that excludes all would leave its time as it is.
+    root = [b"--filter=+ /./"] if rules else []
+    return [hidden, *root, *((b"--filter=+ " if rule.include else b"--filter=- ") + rule.pattern for rule in rules)]
 
 
 def command(settings: Settings, abilities: Abilities, style: Style, *, compare_only: bool = False,
