@@ -160,5 +160,5 @@ def test_writers_at_once_under_rules(
 ) -> None:
     """Names come under rules, and from under them, by being renamed, or by what is above them being renamed."""
     ssh: str | None = request.getfixturevalue("sshd").ssh if engine == "remote" else None
-    for seed in seeds(SHARE, f"{rules} {engine}"):
+    for seed in seeds(max(1, SHARE // 3), f"{rules} {engine}"):
         play(start, shm, seed, engine, ssh, RULES[rules])

@@ -41,3 +41,29 @@ def test_regular_expressions(base: bytes, now: bool) -> None:
             write(rig.s(name))
         well(rig.bring(b"deep", b"kept", scope=Scope.TREE, now=now))
         assert below(rig.dst) == wanted | {b"deep/b", b"kept/2"}
+
+
+@pytest.mark.parametrize("now", [False, True])
+@pytest.mark.parametrize("directory", [False, True])
+def test_what_is_excluded_by_what_it_has_become_stays_here(base: bytes, *, now: bool, directory: bool) -> None:
+    """The report was of something else under this name, which has to go; what the target has of the kind stays."""
+    rules = (Rule(False, b"x/"),) if directory else (Rule(True, b"x/"), Rule(False, b"x"))
+
+    def make(path: bytes, kind: bool) -> None:
+        if kind:
+            os.mkdir(path)
+        else:
+            write(path)
+
+    with Rig(base, rules=rules) as rig:
+        make(rig.s(b"x"), not directory)
+        well(rig.bring(b"x", now=now))
+        assert below(rig.dst) == {b"x"}
+        os.rename(rig.s(b"x"), base + b"/aside")
+        make(rig.s(b"x"), directory)
+        for _ in range(2):
+            well(rig.bring(b"x", now=now))
+            assert below(rig.dst) == set()
+        make(rig.d(b"x"), directory)
+        well(rig.bring(b"x", now=now))
+        assert below(rig.dst) == {b"x"}
