@@ -12,6 +12,7 @@ import inspect
 import json
 import os
 import shlex
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,10 +20,17 @@ from typing import Self
 
 from instep.engines import ssh
 from instep.engines.probe import far
+from instep.engines.stderr import Stderr
 from instep.errors import TargetAway
 
 LIMIT_S = 60.0
 """For one examination; ssh itself gives up earlier on a host that does not answer."""
+
+END_S = 5.0
+"""So long ssh may take to end when all is said; then it is killed."""
+SAID_S = 1.0
+"""So long its last words are waited for once it has ended: what it has started may live on, and could say more."""
+ERRORS_BYTES = 1 << 16
 
 LINE_BYTES = 1 << 20
 NOISE_LINES = 200
@@ -183,16 +191,20 @@ class _Session:
 
     async def __aenter__(self) -> Self:
         self._began_s = time.monotonic()
-        self._process = await asyncio.create_subprocess_exec(
-            *self._argv,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=LINE_BYTES,
-            start_new_session=True,
-        )
-        assert self._process.stderr is not None
-        self._errors = asyncio.create_task(self._process.stderr.read())
+        self._errors = Stderr(ERRORS_BYTES)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=self._errors.write,
+                limit=LINE_BYTES,
+                start_new_session=True,
+            )
+        except BaseException:
+            self._errors.close()
+            raise
+        self._errors.started()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -200,11 +212,14 @@ class _Session:
             self._process.stdin.close()
         try:
             # Its temporary directory is removed by then; only the connection is being closed.
-            await asyncio.wait_for(self._process.wait(), 5)
+            await asyncio.wait_for(self._process.wait(), END_S)
         except TimeoutError:
-            self._process.kill()
+            # Its group is its own: what it has started, as a ProxyCommand, ends with it.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()
-        await self._errors
+        finally:
+            self._errors.close()
 
     async def send(self, data: bytes) -> None:
         """Write; what cannot be written any more is noticed when an answer is missing."""
@@ -240,7 +255,7 @@ class _Session:
         assert self._process.stdin is not None
         self._process.stdin.close()
         status = await self._process.wait()
-        stderr = await self._errors
+        stderr = await self._errors.said(SAID_S)
         words = ssh.said(stderr)
         if status == ssh.OWN_FAILURE:
             raise ssh.failure(self._host, status, stderr)
