@@ -262,7 +262,7 @@ class TargetIndex:
         """The disk lost something written since the last commit; nobody can say what, so all of that is looked at."""
         question = self._ledger.in_question()
         if len(question) > DISTRUSTED_MAX:
-            question = {ROOT: Scope.TREE}
+            question = {b"": Scope.TREE}
         log.log(
             logging.DEBUG if self._losses else logging.ERROR,
             "target-disk-lost-writes",
