@@ -363,3 +363,11 @@ def test_rules_that_say_nothing(line: bytes, code: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_rule(line, include_default=True, origin="--include")
     assert caught.value.code == code
+
+
+def test_what_stands_there_is_left_out_by_a_rule_alone() -> None:
+    directories = Filter([Rule(include=False, pattern=b"x/")])
+    assert directories.leaves_out(b"a/x", is_dir=True)
+    assert directories.leaves_out(b"x/below", is_dir=False)
+    assert not directories.leaves_out(b"a/x", is_dir=False)
+    assert not Filter(()).leaves_out(b".instep-1.tmp", is_dir=False)

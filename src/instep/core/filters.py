@@ -63,6 +63,13 @@ class Filter:
         found = (self._match_directory if is_dir else self._match_other)(name if self._by_name else path)
         return found is not None and found.lastindex is not None
 
+    def leaves_out(self, path: bytes, *, is_dir: bool) -> bool:
+        """Whether a rule excludes what stands at this path; a report may have been of another kind of thing.
+
+        Temporary names are nothing to it.
+        """
+        return not self.is_trivial and self.excludes(RelPath(path), is_dir)
+
     def excludes_entry(self, parent: RelPath, name: bytes, is_dir: bool) -> bool:  # noqa: FBT001  # called per entry
         """Whether ``name`` in the directory ``parent`` is excluded, the directory being known not to be."""
         if self.is_trivial:

@@ -25,7 +25,6 @@ from instep.paths import ROOT, RelPath, Scope
 from tests.engines import fake_ssh
 from tests.engines.fake_ssh import FakeSsh
 from tests.engines.remote.rig import Patience, Rig, needs_root, over_a_pipe, read, write
-from tests.processes import lives
 
 DEADLINE_S = 60.0
 CUTTER = os.path.join(os.path.dirname(__file__), "cutter.py")
@@ -64,14 +63,7 @@ def test_cancelled_while_ssh_starts_it_ends(tmp_path: Path, then: str, turns: in
     rig = Rig(os.fsencode(tmp_path), command=lambda _: fake.words)
 
     async def work() -> None:
-        opening = asyncio.ensure_future(rig.engine.open())
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        wait_until(lambda: len(fake.pids()) == 2, "ssh has a child")  # The loop has other things to do meanwhile.
-        opening.cancel()
-        await asyncio.wait({opening}, timeout=30)
-        assert opening.cancelled()
-        assert not lives(fake.pids()[0])
+        await fake.cancel(asyncio.ensure_future(rig.engine.open()), turns)
 
     try:
         rig.run(work())

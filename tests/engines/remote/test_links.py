@@ -197,9 +197,7 @@ def test_names_in_a_directory_that_the_target_lacks(rig: Rig, make: Make, now: b
     rig.clean(rig.tree())
 
 
-@both_roads
-@nodes
-def test_a_name_takes_the_place_of_a_directory(rig: Rig, make: Make, now: bool) -> None:
+def take_the_place_of_a_directory(rig: Rig, make: Make, *, now: bool) -> None:
     make(rig.s(b"a"))
     os.mkdir(rig.s(b"b"))
     write(rig.s(b"b/f"), b"f")
@@ -211,19 +209,18 @@ def test_a_name_takes_the_place_of_a_directory(rig: Rig, make: Make, now: bool) 
 
 
 @both_roads
+@nodes
+def test_a_name_takes_the_place_of_a_directory(rig: Rig, make: Make, now: bool) -> None:
+    take_the_place_of_a_directory(rig, make, now=now)
+
+
+@both_roads
 @all_kinds
 def test_a_name_takes_the_place_of_a_directory_of_which_something_may_have_to_stay(
     tmp_path: Path, make: Make, now: bool
 ) -> None:
     with Rig(os.fsencode(tmp_path), rules=(Rule(include=False, pattern=b"*.o"),)) as rig:
-        make(rig.s(b"a"))
-        os.mkdir(rig.s(b"b"))
-        write(rig.s(b"b/f"), b"f")
-        rig.clean(rig.tree())
-        shutil.rmtree(rig.s(b"b"))
-        os.link(rig.s(b"a"), rig.s(b"b"))
-        rig.clean(rig.bring(b"b", now=now))
-        assert joined(rig, b"a", b"b")
+        take_the_place_of_a_directory(rig, make, now=now)
 
 
 @both_roads

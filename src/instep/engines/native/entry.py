@@ -86,7 +86,7 @@ def bring(
             return _gone(session, target, path, name, tally)
         except OSError as error:
             return failed(tally, path, error, "cannot read the source")
-        if session.leaves_out(path, is_dir=stat.S_ISDIR(ours.st_mode)):
+        if session.filter.leaves_out(path, is_dir=stat.S_ISDIR(ours.st_mode)):
             return _gone(session, target, path, name, tally)
         try:
             theirs: os.stat_result | None = os.stat(name, dir_fd=target, follow_symlinks=False)
@@ -465,7 +465,7 @@ def _gone(session: Session, target: int, path: bytes, name: str | bytes, tally: 
     except OSError as error:
         return failed(tally, path, error, "cannot look at the target")
     is_dir = stat.S_ISDIR(theirs.st_mode)
-    if not session.settings.delete_excluded and session.leaves_out(path, is_dir=is_dir):
+    if not session.settings.delete_excluded and session.filter.leaves_out(path, is_dir=is_dir):
         return _GONE
     if is_dir and _is_too_much(session, path, tally):
         return _LEFT

@@ -11,7 +11,7 @@ from instep.core.filters import Filter
 from instep.engines.native.attributes import Attributes
 from instep.engines.native.content import Brake
 from instep.linux.openat import open_directory
-from instep.paths import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, RelPath
+from instep.paths import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 from instep.rules import Preserve, Rule
 
 LARGE_BYTES = 8 << 20
@@ -92,10 +92,6 @@ class Session:
     def excludes(self, parent: bytes, name: bytes, *, is_dir: bool) -> bool:
         """Whether the filter leaves out this entry of an included directory."""
         return self.filter.excludes_entry(parent, name, is_dir)  # type: ignore[arg-type]  # parent is a RelPath
-
-    def leaves_out(self, path: bytes, *, is_dir: bool) -> bool:
-        """Whether the filter leaves out what stands at this path: the report may have been of another kind of thing."""
-        return not self.filters_nothing and self.filter.excludes(RelPath(path), is_dir)
 
 
 class Directories:

@@ -140,7 +140,7 @@ def express(session: Session, change: Change, now_s: float, last: LastRead | Non
     """
     parent, _, name = change.path.rpartition(b"/")
     read = last if last is not None and last.is_of(change, now_s) else None
-    if session.leaves_out(change.path, is_dir=False):
+    if session.filter.leaves_out(change.path, is_dir=False):
         return None
     try:
         if not parent:

@@ -41,7 +41,7 @@ def _express(
 ) -> Frame | None:
     if not is_plain(os.stat(name, dir_fd=directory, follow_symlinks=False)):
         return None
-    if session.leaves_out(change.path, is_dir=False):
+    if session.filter.leaves_out(change.path, is_dir=False):
         return None
     opened = os.open(name, READ, dir_fd=directory)
     try:

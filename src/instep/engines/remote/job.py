@@ -344,7 +344,7 @@ class Job:
         elif status == agent.OCCUPIED:
             deletes = sent.code == agent.DELETE
             # A directory that is excluded itself stays with all there is in it.
-            gone = not (deletes and self.session.leaves_out(path, is_dir=True)) and await self.clear(path)
+            gone = not (deletes and self.session.filter.leaves_out(path, is_dir=True)) and await self.clear(path)
             self.producer.found.touched[path.rpartition(b"/")[0]] = None  # Its time was sent before that.
             if not deletes:
                 if gone:

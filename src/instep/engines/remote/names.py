@@ -129,7 +129,7 @@ class Names:
             except OSError as error:
                 self.failed(item.path, error, "cannot read the source")
                 return
-            if self.session.leaves_out(item.path, is_dir=stat.S_ISDIR(info.st_mode)):
+            if self.session.filter.leaves_out(item.path, is_dir=stat.S_ISDIR(info.st_mode)):
                 self._gone(item, parent, name)
                 return
             try:

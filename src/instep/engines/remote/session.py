@@ -79,10 +79,6 @@ class Session:
         """Whether the filter leaves out this entry of an included directory."""
         return self.filter.excludes_entry(RelPath(parent), name, is_dir)
 
-    def leaves_out(self, path: bytes, *, is_dir: bool) -> bool:
-        """Whether the filter leaves out what stands at this path: the report may have been of another kind of thing."""
-        return not self.filters_nothing and self.filter.excludes(RelPath(path), is_dir)
-
     def open(self, directory: bytes) -> int:
         """A descriptor of a directory of the source. OSError as ``open_directory``."""
         return open_directory(self.source, directory)
