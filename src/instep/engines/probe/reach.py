@@ -12,15 +12,14 @@ import inspect
 import json
 import os
 import shlex
-import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
 from instep.engines import ssh
+from instep.engines.child import Stderr, end
 from instep.engines.probe import far
-from instep.engines.stderr import Stderr
 from instep.errors import TargetAway
 
 LIMIT_S = 60.0
@@ -212,12 +211,7 @@ class _Session:
             self._process.stdin.close()
         try:
             # Its temporary directory is removed by then; only the connection is being closed.
-            await asyncio.wait_for(self._process.wait(), END_S)
-        except TimeoutError:
-            # Its group is its own: what it has started, as a ProxyCommand, ends with it.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            await self._process.wait()
+            await end(self._process, END_S, ask=False)
         finally:
             self._errors.close()
 

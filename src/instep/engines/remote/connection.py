@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from instep.engines import ssh
+from instep.engines.child import Stderr, end
 from instep.engines.remote import agent
 from instep.engines.remote.flow import Flow
-from instep.engines.stderr import Stderr
 from instep.errors import TargetAway, TargetError, ToolMissing
 from instep.spec import Compress
 
@@ -37,6 +37,8 @@ HELLO_S = 60.0
 BEAT_S = 5.0
 DEAD_S = 20.0
 """An agent that says nothing for so long, though it was asked, is gone."""
+END_S = 5.0
+"""So long the agent, or what carries it, may take to end; then it is killed."""
 LISTING_MAX = 256 << 20
 COMPRESS_BELOW = {agent.COMPRESSED: 20e6, agent.ZSTD: 60e6}
 """Bytes per second below which packing pays for sure: zlib takes 150 MB/s, zstd three times as much, in a thread that
@@ -239,19 +241,13 @@ class Connection:
         """End the agent and whatever carries it."""
         self.lost = None
         self._end("closed")
-        process = self._process
-        if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), 5)
-            except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-            self._process = None
-        if self._stderr is not None:
-            self._stderr.close()
+        process, self._process = self._process, None
+        try:
+            if process is not None:
+                await end(process, END_S)
+        finally:
+            if self._stderr is not None:
+                self._stderr.close()
 
     # -- speaking -------------------------------------------------------------------------------------------------
 

@@ -11,12 +11,11 @@ import asyncio
 import contextlib
 import os
 import shutil
-import signal
 import time
 from collections.abc import Sequence
 
 from instep.engines import ssh
-from instep.engines.stderr import Stderr
+from instep.engines.child import Stderr, end
 from instep.errors import TargetAway, TargetError
 from instep.linux.prctl import ending_with_us
 from instep.linux.sshsockets import private_directory
@@ -109,7 +108,7 @@ class Master:
         stderr, self._stderr = self._stderr, None
         try:
             if process is not None:
-                await _end(process)
+                await end(process, END_S)
         finally:
             if stderr is not None:
                 stderr.close()
@@ -129,24 +128,6 @@ class Master:
 
 def _is_there(path: bytes) -> bool:
     return os.path.lexists(path)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Ask it to end; kill it, with all of its group, when it does not, or when nobody wants to wait any more."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-    try:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), END_S)
-    finally:
-        if process.returncode is None:
-            # Its group is its own (``start_new_session``): what it has started, as a ProxyCommand, ends with it.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-    if process.returncode is None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), END_S)
 
 
 def _path(socket: bytes) -> tuple[bytes, bytes]:

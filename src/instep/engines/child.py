@@ -1,9 +1,9 @@
-"""What a child says on its standard error, through a pipe that asyncio does not know of.
+"""A child that is spoken with: what it says on its standard error, and its end.
 
 Fact (CPython 3.11.7, ``asyncio/base_subprocess.py``): ``Process.wait`` returns once the child has ended *and* each pipe
 that asyncio made for it has. ssh's own children (a ProxyCommand, what that leaves in the background) have its standard
 error too, so whoever waits for an ssh that was killed may wait for them, for ever; so does ``create_subprocess_exec``
-itself when it is cancelled.
+itself when it is cancelled. So the standard error is a pipe that asyncio does not know of.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 
 READ_BYTES = 1 << 16
 
@@ -69,3 +70,24 @@ class Stderr:
             self._kept += data[: self._bytes_max - len(self._kept)]
         if not data:
             self.close()
+
+
+async def end(process: asyncio.subprocess.Process, within_s: float, *, ask: bool = True) -> None:
+    """Let it end by itself or, if it is to be asked, by SIGTERM; kill it when it does not, or the wait is cancelled.
+
+    It has to lead a group of its own (``start_new_session``), for what it has started is killed with it. Takes twice
+    ``within_s`` at most.
+    """
+    if ask and process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+    try:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), within_s)
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode is None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), within_s)
