@@ -19,7 +19,7 @@ from instep.daemon.state import StateDirectory
 from instep.daemon.target import State, Target
 from instep.daemon.target_index import TargetIndex
 from instep.errors import TargetAway, TargetError, UsageError
-from instep.model import Batch, Change, Landmarks, Outcome, Progress, Report
+from instep.model import Batch, Change, Failure, Landmarks, Outcome, Progress, Report
 from instep.paths import RelPath, Scope
 from instep.spec import InitialSync, MirrorSpec, TargetSpec
 
@@ -45,6 +45,7 @@ class PaperEngine:
         self.may_distrust.set()
         self.connected: asyncio.Event | None = None
         self.refused = False
+        self.failing: set[bytes] = set()
 
     async def open(self) -> bool:
         if self.connected is not None:
@@ -59,7 +60,7 @@ class PaperEngine:
 
     def sync_now(self, batch: Batch) -> tuple[Outcome, Sequence[Change]]:
         self.brought += batch.changes
-        return Outcome(), ()
+        return Outcome([Failure(each, "no") for each in batch.changes if each.path in self.failing]), ()
 
     async def sync(self, batch: Batch) -> Outcome:
         return Outcome()
@@ -110,8 +111,11 @@ class Desk:
         self.target.kick()
 
     def change_a(self) -> None:
-        (self.source / "a").write_text("changed")
-        self.log.note(Report(RelPath(b"a"), Scope.ENTRY, content=True, is_dir=False), 0.0)
+        self.change("a")
+
+    def change(self, name: str) -> None:
+        (self.source / name).write_text("changed")
+        self.log.note(Report(RelPath(os.fsencode(name)), Scope.ENTRY, content=True, is_dir=False), 0.0)
         self.target.kick()
 
     def is_lossy(self) -> bool:
@@ -197,7 +201,9 @@ def test_what_the_disk_lost_is_brought_again_until_it_has_arrived(desk: Desk, ca
     ]
 
 
-def test_what_the_disk_lost_at_the_end_is_in_question_in_the_next_life(desk: Desk) -> None:
+def test_what_the_disk_lost_at_the_end_is_in_question_in_the_next_life(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
     async def lives() -> None:
         await first_life(desk)
         desk.new_life()
@@ -208,12 +214,16 @@ def test_what_the_disk_lost_at_the_end_is_in_question_in_the_next_life(desk: Des
         assert desk.is_lossy()
         assert [each.path for each in desk.engine.distrusted] == [b"a"]
         # Whoever was told first was told last: the kernel shows the next process what is lost as if it were there.
-        desk.new_life()
-        assert not await desk.begin()
-        assert (b"a", Scope.ENTRY) in await desk.differences()
-        assert [(each.path, each.content) for each in desk.engine.distrusted] == [(b"a", True)]
-        await desk.bring_all()
-        await desk.close()
+        for fails in ([LOST], []):
+            desk.new_life()
+            assert not await desk.begin()
+            assert (b"a", Scope.ENTRY) in await desk.differences()
+            assert (b"a", True) in [(each.path, each.content) for each in desk.engine.distrusted]
+            desk.engine.flush_fails += fails
+            await desk.bring_all()
+            await desk.close()
+        lost = [record for record in caplog.records if record.message == "target-disk-lost-writes"]
+        assert [record.levelno for record in lost] == [logging.ERROR] * 2  # once in each life
         desk.new_life()
         assert not await desk.begin()
         await desk.differences()
@@ -244,6 +254,79 @@ def test_what_the_disk_lost_right_before_the_end_is_in_question_too(desk: Desk) 
         await closing
         assert desk.engine.flushed == 1
         await in_question(desk)
+
+    run(lives())
+
+
+@pytest.mark.usefixtures("hurried")
+def test_what_the_disk_lost_stays_lost_until_that_very_thing_has_arrived(desk: Desk) -> None:
+    """Of another thing that arrived nothing follows."""
+
+    async def lives() -> None:
+        await first_life(desk)
+        desk.new_life()
+        assert not await desk.begin()
+        engine = desk.engine
+        engine.flush_fails = [LOST]
+        desk.change_a()
+        engine.failing = {b"a"}
+        await until(lambda: len(engine.brought) > 1)  # and in vain
+        desk.change("d/f")
+        await until(lambda: engine.flushed == 2)
+        await desk.close()
+        assert desk.is_lossy()
+        desk.new_life()
+        assert not await desk.begin()
+        await desk.differences()
+        assert [each.path for each in desk.engine.distrusted] == [b"a"]
+        desk.engine.failing = {b"a"}
+        desk.change("d/f")
+        await until(lambda: desk.engine.flushed == 1)
+        await desk.close()
+        assert desk.is_lossy()
+        desk.new_life()
+        assert not await desk.begin()
+        await desk.differences()
+        assert [each.path for each in desk.engine.distrusted] == [b"a"]
+        desk.change_a()
+        await until(lambda: not desk.is_lossy())
+        await desk.close()
+        desk.new_life()
+        assert not await desk.begin()
+        assert not desk.engine.distrusted
+        await desk.close()
+
+    run(lives())
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("why", ["asked for", "another target", "another target, away at start"])
+def test_what_the_disk_lost_is_asked_of_it_when_everything_is_compared(
+    desk: Desk, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index that is not believed says no more what was lost: it may be anything."""
+    monkeypatch.setattr("instep.daemon.target.backoff_s", lambda *_: 0.0)
+
+    async def lives() -> None:
+        await first_life(desk)
+        desk.new_life()
+        assert not await desk.begin()
+        desk.engine.flush_fails = [LOST]
+        desk.change_a()
+        await desk.close()
+        desk.new_life(InitialSync.FULL if why == "asked for" else InitialSync.AUTO, away="away" in why)
+        desk.engine.known = False
+        if "another" in why:
+            desk.engine.marks = Landmarks(b"there", HERE.names)
+        assert await desk.begin() is not desk.engine.away
+        desk.engine.away = False
+        await until(lambda: desk.target.state is State.READY)
+        assert (b"", Scope.TREE, True) in [(each.path, each.scope, each.content) for each in desk.engine.distrusted]
+        assert desk.is_lossy()
+        await desk.bring_all()
+        assert [each for each in desk.engine.brought if not each.path and each.content]
+        await until(lambda: not desk.is_lossy())
+        await desk.close()
 
     run(lives())
 

@@ -102,7 +102,7 @@ class Indexes:
             if mode is not InitialSync.NONE:
                 log.info("index", extra=fields(target=index.target.name, used=index.believed, reason=index.doubt))
             if index.target not in early:
-                index.begin()
+                await index.begin()
         if any(index.believed for index in self._indexes):
             self._reader.warm()
         if mode is InitialSync.NONE:
@@ -117,7 +117,7 @@ class Indexes:
             if index.target in opening and index.target.state is State.CLOSED:
                 await asyncio.to_thread(index.ask, None, away=True)
                 if index.believed and index.target.state is State.CLOSED:
-                    index.begin()
+                    await index.begin()
                     if index.believed:
                         early.add(index.target)
         return early

@@ -10,19 +10,20 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from instep.daemon.losses import EVERYTHING, Losses
 from instep.daemon.reader import Reader
-from instep.daemon.target import Target
+from instep.daemon.target import State, Target
 from instep.errors import TargetAway
 from instep.index.journal import Touched
 from instep.index.ledger import Commit, Ledger, NotBelieved, discard
 from instep.index.store import BrokenIndex
 from instep.logs import fields
 from instep.model import Batch, Change, Landmarks, Outcome
-from instep.paths import ROOT, RelPath, Scope, is_below
+from instep.paths import ROOT, is_below
 from instep.records import Names, is_directory, path_of
 from instep.workers import WorkerDied
 
@@ -36,8 +37,6 @@ PENDING_MAX = 100_000
 """With more paths pending than this a commit is put off: it would look at each of them."""
 TOUCHED_MAX = 1_000_000
 """With more paths worked on and never at rest it would cost more memory than it saves time."""
-DISTRUSTED_MAX = 10_000
-"""If more paths than this may be lost at the target's disk, all are taken to be."""
 LOSSES_COUNTED_MAX = 6
 """A disk that goes on losing what it is given is given it again ever later, up to 2 ** 6 times COMMIT_S."""
 CLOCK_STEP_S = 0.5
@@ -70,8 +69,8 @@ class TargetIndex:
         self._clocks_s = _between_clocks_s()
         self._recognised = False
         self._closing = False
-        self._losses = 0
-        self._lossy_before = False
+        self._losses = Losses()
+        self._asked_disk = True
         self._lost_at_end = False
         self._writing = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "instep-index")  # One, so that the steps of a commit stay in order.
@@ -90,7 +89,6 @@ class TargetIndex:
         """See whether it can be believed for the target; one that is away is recognised later. Blocks on the disk."""
         try:
             self._in_doubt = self._ledger.in_doubt()
-            self._lossy_before = self._ledger.is_lossy
             if not away:
                 self._ledger.recognise(landmarks, self._in_doubt)
                 self._recognised = True
@@ -101,19 +99,38 @@ class TargetIndex:
         else:
             self.doubt = ""
 
-    def begin(self) -> None:
+    async def begin(self) -> None:
         """From now on batches are noted."""
         self.target.index = self
         try:
             self._ledger.begin(self._in_doubt if self.believed else {}, whole=self.believed)
+            if self._ledger.is_lossy:
+                self._lost_before(self._in_doubt if self.believed else EVERYTHING)
+                if not self._losses:  # All had arrived; the process ended before it could say so here.
+                    self._ledger.mark_lossy(lossy=False)
         except BrokenIndex as error:
             self.doubt = f"it is broken: {error}"
             self._give_up(str(error))
+        if self.target.state is State.READY:
+            await self._ask_disk()
+
+    def _lost_before(self, question: Touched) -> None:
+        """A process before was told that the disk lost some of this. The kernel will not tell it again."""
+        self._losses.add(question)
+        self._asked_disk = False
+
+    async def _ask_disk(self) -> None:
+        """The target is open: have the disk itself asked for what a process before left lost."""
+        if not self._asked_disk:
+            self._asked_disk = True
+            changes = self._losses.changes()
+            await self._in_thread(lambda: self.target.engine.distrust(changes))
+            self.target.look_again(changes)
 
     @property
     def is_lossy(self) -> bool:
         """Whether the target's disk lost something that was written, and has not been seen to hold it since."""
-        return self._losses > 0 or self._lossy_before
+        return bool(self._losses)
 
     def root_differs(self) -> bool:
         """Whether the root directory's own attributes have to be brought over."""
@@ -142,10 +159,7 @@ class TargetIndex:
         A commit under way is waited for: it holds some of that, and gives it back.
         """
         await self._committed()
-        question = self._ledger.in_question()
-        if self._lossy_before:  # A process before was told of a loss. The kernel will not tell it again.
-            await self._in_thread(lambda: self.target.engine.distrust(_again(question)))
-        return question
+        return self._ledger.in_question()
 
     def take_unswept(self) -> set[bytes]:
         """Directories that are to be listed once, for what a killed process may have left there."""
@@ -153,8 +167,12 @@ class TargetIndex:
 
     async def recognises(self, *, known: bool) -> bool:
         """Whether the target, opened again, holds what it held; if not, nothing is claimed of it any more."""
-        if known and (self._recognised or not self.whole):
-            return True
+        if not known or (self.whole and not self._recognised):
+            known = await self._recognises()
+        await self._ask_disk()
+        return known
+
+    async def _recognises(self) -> bool:
         landmarks = await self.target.engine.landmarks()
         self._recognised = True
         async with self._writing:
@@ -162,15 +180,17 @@ class TargetIndex:
                 await self._in_thread(lambda: self._ledger.recognise(landmarks, self._ledger.in_question()))
             except NotBelieved as why:
                 log.info("index", extra=fields(target=self.target.name, used=False, reason=str(why)))
-                self.begin_anew()
+                self._begin_anew()
             except BrokenIndex as error:
                 self._give_up(str(error))
             else:
                 return True
         return False
 
-    def begin_anew(self) -> None:
+    def _begin_anew(self) -> None:
         """Nothing is known of the target any more."""
+        if self._losses:
+            self._lost_before(EVERYTHING)
         try:
             self._ledger.begin({}, whole=False)
         except BrokenIndex as error:
@@ -208,7 +228,7 @@ class TargetIndex:
         finally:
             self._commit = None
             if self.target.index is self and self._ledger.touched and self._timer is None:
-                wait_s = COMMIT_S * 2 ** min(self._losses, LOSSES_COUNTED_MAX)
+                wait_s = COMMIT_S * 2 ** min(self._losses.in_a_row, LOSSES_COUNTED_MAX)
                 self._timer = asyncio.get_running_loop().call_later(wait_s, self._due)
 
     async def _write_down(self) -> None:
@@ -253,31 +273,26 @@ class TargetIndex:
                 await self._in_thread(self._abort)
         if lost is not None:
             await self._bring_again(lost)
-        elif done and commit.began and self.is_lossy:
-            self._losses, self._lossy_before = 0, False
-            await self._in_thread(lambda: self._ledger.mark_lossy(lossy=False))
-            log.info("target-disk-well-again", extra=fields(target=self.target.name))
 
     async def _bring_again(self, lost: _LostAtDisk) -> None:
         """The disk lost something written since the last commit; nobody can say what, so all of that is looked at."""
-        question = self._ledger.in_question()
-        if len(question) > DISTRUSTED_MAX:
-            question = {b"": Scope.TREE}
+        level = logging.DEBUG if self._losses.told else logging.ERROR
+        self._losses.told = True
+        changes = self._losses.add(self._ledger.in_question())
         log.log(
-            logging.DEBUG if self._losses else logging.ERROR,
+            level,
             "target-disk-lost-writes",
             extra=fields(
                 target=self.target.name,
                 reason=str(lost),
-                paths=len(question),
+                paths=len(changes),
                 now="what was written since the disk was last heard of is read back from it at the next start"
                 if self._closing
                 else "what was written since the disk was last heard of is read back from it, and written again",
                 fix="look after the disk (dmesg tells more), or give it room if it has promised more than it has",
             ),
         )
-        self._losses += 1
-        changes = _again(question)
+        self._losses.in_a_row += 1
         await self._in_thread(lambda: self._doubt(changes))
         if self._closing:
             self._lost_at_end = True
@@ -317,6 +332,9 @@ class TargetIndex:
         if target.index is self:
             ledger.give_back(commit, back)
             ledger.settle()
+            if self._losses and self._losses.arrived(commit.began.keys() - set(back), trees, pending, covering):
+                await self._in_thread(lambda: ledger.mark_lossy(lossy=False))
+                log.info("target-disk-well-again", extra=fields(target=target.name))
         log.debug("index-written", extra=fields(target=target.name, paths=len(commit.began), whole=ledger.whole))
         return True
 
@@ -370,11 +388,6 @@ class TargetIndex:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _again(question: Mapping[bytes, Scope]) -> list[Change]:
-    """All this is to be compared to the last byte."""
-    return [Change(RelPath(path), scope, content=True, is_dir=scope is Scope.TREE) for path, scope in question.items()]
 
 
 def _outermost(trees: dict[bytes, int]) -> dict[bytes, int]:
