@@ -36,6 +36,22 @@ def test_a_failure_is_said_once_and_tried_again_with_growing_pauses() -> None:
     assert not room.done(A)
 
 
+def test_a_path_that_fails_while_it_waits_has_failed_once_more() -> None:
+    """It was worked on for the sake of another: the other name of a file."""
+    room = WaitingRoom()
+    assert room.failed(Change(A), "denied", 0.0)
+    first_s = room.due_s()
+    assert not room.failed(Change(A), "denied", 0.1)
+    again_s = room.due_s()
+    assert first_s is not None
+    assert again_s is not None
+    assert again_s > first_s + 0.5
+    room.postponed(Change(A), 0.2)
+    assert [waiter.reason for waiter in room.failing()] == ["denied"]
+    room.take_due(0.2, 10)
+    assert room.done(A)
+
+
 def test_a_new_reason_is_said_again() -> None:
     room = WaitingRoom()
     assert room.failed(Change(A), "denied", 0.0)

@@ -62,7 +62,7 @@ class WaitingRoom:
 
     def failed(self, change: Change, reason: str, now_s: float, *, hard: bool = False) -> bool:
         """Keep a failed path; True when it had not been failing for this reason before, so that it is said once."""
-        attempts, before = self._tried.pop(change.path, (0, ""))
+        attempts, before = self._history(change.path)
         attempts += 1
         pause_s = BACKOFF_MAX_S if hard and attempts > 1 else backoff_s(attempts, change.path)
         self._put(change, now_s + pause_s, attempts, reason)
@@ -70,7 +70,7 @@ class WaitingRoom:
 
     def postponed(self, change: Change, due_s: float) -> None:
         """Keep a path that is only too early."""
-        attempts, reason = self._tried.pop(change.path, (0, ""))
+        attempts, reason = self._history(change.path)
         self._put(change, due_s, attempts, reason)
 
     def waiting_at(self, path: RelPath) -> Change | None:
@@ -126,6 +126,14 @@ class WaitingRoom:
             waiter.due_s = now_s
             self._numbers += 1
             heapq.heappush(self._heap, (now_s, self._numbers, path))
+
+    def _history(self, path: RelPath) -> tuple[int, str]:
+        """How often it failed, and why, whether it was out for another try or was worked on while it waited here."""
+        tried = self._tried.pop(path, None)
+        if tried is not None:
+            return tried
+        waiter = self._waiters.get(path)
+        return (0, "") if waiter is None else (waiter.attempts, waiter.reason)
 
     def _put(self, change: Change, due_s: float, attempts: int, reason: str) -> None:
         self._waiters[change.path] = Waiter(change, due_s, attempts, reason)
