@@ -14,6 +14,9 @@ import os
 import stat
 from typing import Protocol
 
+DIRECTORY_STAYS = "a directory stands there, and --no-delete forbids to remove it"
+"""Why a name could not be brought over, in the operator's words."""
+
 
 class Step(enum.IntEnum):
     """What to do with one name."""

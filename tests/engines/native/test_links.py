@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from instep.engines.native import engine
+from instep.engines.native import content, engine
 from instep.engines.native.links import Inode, Links, seek
 from instep.engines.native.session import Session
 from instep.model import Batch
@@ -285,6 +286,50 @@ def test_a_name_takes_the_place_of_a_directory(rig: Rig, now: bool) -> None:
     os.link(rig.s(b"a"), rig.s(b"b"))
     rig.clean(rig.bring(b"b", now=now))
     assert _linked(rig, b"a", b"b")
+
+
+@both_roads
+@pytest.mark.parametrize("blocked", [b"a", b"d/b", b"e/c"])
+@pytest.mark.parametrize("reported", [b"a", b"d/b", b"e/c", None])
+def test_a_name_that_cannot_be_had_keeps_no_other_away(
+    base: bytes, now: bool, blocked: bytes, reported: bytes | None
+) -> None:
+    with Rig(base, delete=False) as rig:
+        write(rig.s(b"a"))
+        for directory, name in ((b"d", b"d/b"), (b"e", b"e/c")):
+            os.mkdir(rig.s(directory))
+            os.mkdir(rig.d(directory))
+            os.link(rig.s(b"a"), rig.s(name))
+        os.mkdir(rig.d(blocked))
+        write(rig.d(blocked + b"/kept"))
+        outcome = rig.tree(now=now) if reported is None else rig.bring(reported, now=now)
+        assert [failure.change.path for failure in outcome.failures] == [blocked]
+        assert _linked(rig, *({b"a", b"d/b", b"e/c"} - {blocked}))
+        assert read(rig.d(blocked + b"/kept")) == b"content"
+        rig.tree(now=now)
+        parent = blocked.rpartition(b"/")[0]
+        for touched in (True, False):  # The attempts leave no trace, either.
+            assert rig.bring(blocked, content=touched, now=now).failures
+            assert os.stat(rig.d(parent)).st_mtime_ns == os.stat(rig.s(parent)).st_mtime_ns
+
+
+@both_roads
+def test_with_no_room_for_one_name_none_is_tried(rig: Rig, monkeypatch: pytest.MonkeyPatch, now: bool) -> None:
+    write(rig.s(b"a"))
+    for name in (b"b", b"c", b"d"):
+        os.link(rig.s(b"a"), rig.s(name))
+    tried: list[object] = []
+
+    def full(*arguments: Any, **_: Any) -> int:
+        tried.append(arguments)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(content, "copy", full)
+        outcome = rig.bring(b"a", now=now)
+    assert outcome.full
+    assert len(tried) == 1
+    rig.clean(rig.bring(b"a", now=now))
 
 
 @both_roads

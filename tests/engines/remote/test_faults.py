@@ -144,9 +144,10 @@ def test_a_large_transfer_is_taken_up_again(tmp_path: Path) -> None:
         assert not partials(rig)
 
 
+@pytest.mark.parametrize("delete", [True, False])
 @pytest.mark.parametrize("then", ["changed", "small", "gone"])
-def test_what_came_of_a_cut_transfer_does_not_stay(tmp_path: Path, then: str) -> None:
-    with Rig(os.fsencode(tmp_path), bandwidth_bytes_per_s=float(30 << 20)) as rig:
+def test_what_came_of_a_cut_transfer_does_not_stay(tmp_path: Path, then: str, delete: bool) -> None:
+    with Rig(os.fsencode(tmp_path), bandwidth_bytes_per_s=float(30 << 20), delete=delete) as rig:
         write(rig.s(b"big"), os.urandom(12 << 20))
 
         async def cut() -> Outcome:

@@ -405,6 +405,59 @@ def test_a_name_that_cannot_be_brought_over_holds_up_no_other(rig: Rig, make: Ma
     assert joined(rig, b"a/one", b"b", b"c")
 
 
+@pytest.mark.parametrize("size", [100, 20_000, 600_000, 9 << 20])
+def test_a_name_that_stays_at_the_target_alone_is_parted_from_the_others(tmp_path: Path, size: int) -> None:
+    with Rig(os.fsencode(tmp_path), delete=False) as rig:
+        write(rig.s(b"a"), b"x" * size)
+        os.link(rig.s(b"a"), rig.s(b"b"))
+        rig.clean(rig.tree())
+        os.unlink(rig.s(b"b"))
+        well(rig.bring(b"", scope=Scope.TREE))
+        assert not joined(rig, b"a", b"b")
+
+
+@both_roads
+@all_kinds
+@pytest.mark.parametrize("blocked", [b"a", b"b", b"c"])
+@pytest.mark.parametrize("reported", [b"a", b"b", b"c", None])
+def test_a_name_that_cannot_be_had_keeps_no_other_away(
+    tmp_path: Path, make: Make, now: bool, blocked: bytes, reported: bytes | None
+) -> None:
+    with Rig(os.fsencode(tmp_path), delete=False) as rig:
+        make(rig.s(b"a"))
+        for name in (b"b", b"c"):
+            os.link(rig.s(b"a"), rig.s(name))
+        os.makedirs(rig.d(blocked + b"/kept"))
+        for _ in range(2):
+            outcome = rig.tree(now=now) if reported is None else rig.bring(reported, now=now)
+            assert [failure.change.path for failure in outcome.failures] == [blocked]
+            assert not outcome.postponed
+            assert joined(rig, *({b"a", b"b", b"c"} - {blocked}))
+            assert os.listdir(rig.d(blocked)) == [b"kept"]
+
+
+@needs_root
+@both_roads
+@all_kinds
+def test_a_name_whose_directory_cannot_be_had_holds_up_no_other(rig: Rig, make: Make, now: bool) -> None:
+    os.mkdir(rig.s(b"a"))
+    rig.clean(rig.tree())
+    subprocess.run(["mount", "--bind", "-o", "ro", rig.d(b"a"), rig.d(b"a")], check=True)
+    try:
+        os.mkdir(rig.s(b"a/new"))
+        make(rig.s(b"a/new/one"))
+        for name in (b"b", b"c"):
+            os.link(rig.s(b"a/new/one"), rig.s(name))
+        outcome = rig.bring(b"b", now=now)
+        assert {failure.change.path for failure in outcome.failures} <= {b"a", b"a/new", b"a/new/one"}
+        assert sorted(os.listdir(rig.dst)) == [b"a", b"b", b"c"]
+        assert joined(rig, b"b", b"c")
+    finally:
+        subprocess.run(["umount", rig.d(b"a")], check=True)
+    rig.clean(rig.tree())
+    assert joined(rig, b"a/new/one", b"b", b"c")
+
+
 @all_kinds
 def test_the_memory_of_names(tmp_path: Path, make: Make) -> None:
     top = os.fsencode(tmp_path)

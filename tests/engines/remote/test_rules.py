@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from instep.engines.remote.contents import Contents
+from instep.engines.remote.session import Session
 from instep.model import Batch, Deletions
 from instep.paths import ROOT, Scope
 from instep.rules import Preserve, Rule
@@ -110,6 +112,84 @@ def test_without_deletions_nothing_goes(base: bytes) -> None:
         os.rename(rig.s(b"a"), rig.s(b"b"))
         well(rig.bring(b"b", b"a", moves={b"b": b"a"}))
         assert sorted(os.listdir(rig.dst)) == [b"a", b"b", b"dir", b"theirs"]
+
+
+IN_THE_WAY = "cannot bring over: a directory stands there, and --no-delete forbids to remove it"
+roads = pytest.mark.parametrize(("scope", "now"), [(Scope.ENTRY, True), (Scope.ENTRY, False), (Scope.TREE, False)])
+
+
+def make_link(path: bytes) -> None:
+    os.symlink(b"/nowhere", path)
+
+
+def make_file(path: bytes) -> None:
+    write(path, b"content")
+
+
+@roads
+@pytest.mark.parametrize("make", [make_file, make_link, os.mkfifo])
+def test_without_deletions_a_directory_replaces_what_is_none(
+    base: bytes, make: Callable[[bytes], None], scope: Scope, now: bool
+) -> None:
+    with Rig(base, delete=False) as rig:
+        os.makedirs(rig.s(b"a/b"))
+        write(rig.s(b"a/b/c"), b"c")
+        os.mkdir(rig.s(b"empty"))
+        for name in (b"a", b"empty"):
+            make(rig.d(name))
+        rig.clean(rig.bring(*([b"a/b/c", b"empty"] if scope is Scope.ENTRY else [ROOT]), scope=scope, now=now))
+
+
+@roads
+@pytest.mark.parametrize("size", [1, 600_000, 9 << 20])
+@pytest.mark.parametrize("holds", [True, False])
+def test_without_deletions_a_directory_stays(base: bytes, size: int, holds: bool, scope: Scope, now: bool) -> None:
+    """An empty one, too; and nothing is written before that is said."""
+    with Rig(base, delete=False) as rig:
+        write(rig.s(b"a"), b"x" * size)
+        os.mkfifo(rig.s(b"f"))
+        os.symlink(b"a", rig.s(b"l"))
+        for name in (b"a", b"f", b"l"):
+            os.makedirs(rig.d(name + b"/below" * holds))
+        outcome = rig.bring(*(os.listdir(rig.src) if scope is Scope.ENTRY else [ROOT]), scope=scope, now=now)
+        assert sorted((failure.change.path, failure.reason) for failure in outcome.failures) == [
+            (b"a", IN_THE_WAY),
+            (b"f", IN_THE_WAY),
+            (b"l", IN_THE_WAY),
+        ]
+        assert sorted(os.listdir(rig.dst)) == [b"a", b"f", b"l"]
+        assert all(os.listdir(rig.d(name)) == [b"below"] * holds for name in (b"a", b"f", b"l"))
+
+
+@pytest.mark.parametrize("now", [True, False])
+def test_without_deletions_a_directory_out_of_which_a_name_went_has_its_time(base: bytes, now: bool) -> None:
+    with Rig(base, delete=False) as rig:
+        os.makedirs(rig.s(b"d"))
+        write(rig.s(b"d/a"), b"a")
+        well(rig.tree())
+        os.unlink(rig.s(b"d/a"))
+        well(rig.bring(b"d/a", now=now))
+        assert read(rig.d(b"d/a")) == b"a"
+        assert os.stat(rig.d(b"d")).st_mtime_ns == os.stat(rig.s(b"d")).st_mtime_ns
+
+
+@pytest.mark.parametrize("delete", [True, False])
+def test_a_directory_that_went_before_it_was_filled_leaves_nothing(
+    base: bytes, monkeypatch: pytest.MonkeyPatch, delete: bool
+) -> None:
+    with Rig(base, delete=delete) as rig:
+        os.makedirs(rig.s(b"d/x"))
+        write(rig.s(b"d/x/f"), b"f")
+        opens = Session.open
+
+        def too_late(session: Session, directory: bytes) -> int:
+            if directory == b"d/x":
+                shutil.rmtree(rig.s(b"d/x"), ignore_errors=True)
+            return opens(session, directory)
+
+        monkeypatch.setattr(Session, "open", too_late)
+        rig.clean(rig.tree())
+        assert os.listdir(rig.d(b"d")) == []
 
 
 def test_a_dry_run_says_and_changes_nothing(base: bytes, caplog: pytest.LogCaptureFixture) -> None:

@@ -127,7 +127,11 @@ class Place:
         return run(once())
 
     def assert_equal(self) -> None:
-        assert state(self.target) == state(self.source)
+        here, there = state(self.source), state(self.target)
+        unequal = {
+            name: (here.get(name), there.get(name)) for name in here | there if here.get(name) != there.get(name)
+        }
+        assert not unequal, unequal
 
     def close(self) -> None:
         for fd in self._fds:

@@ -235,6 +235,21 @@ def test_without_delete_nothing_goes(place: Place) -> None:
     assert (place.target / "b/f").exists()
 
 
+def test_without_delete_the_time_of_a_directory_tells_of_a_name_that_went(place: Place) -> None:
+    for name in ("a", "b"):
+        (place.source / name).mkdir()
+        write(place.source / name / "f")
+    engine = place.engine(delete=False)
+    place.sync(engine, tree())
+    shutil.rmtree(place.source / "a")
+    (place.source / "b/f").unlink()
+    assert_done(place.sync(engine, entry(b"b/f"), tree(b"a")))
+    for name in ("", "b"):
+        assert (place.target / name).stat().st_mtime_ns == (place.source / name).stat().st_mtime_ns
+    assert (place.target / "a/f").exists()
+    assert (place.target / "b/f").exists()
+
+
 RULES = (
     Rule(include=True, pattern=b"keep.o"),
     Rule(include=False, pattern=b"*.o"),

@@ -46,6 +46,11 @@ def test_rsync_itself_round_trips(tmp_path_factory: pytest.TempPathFactory, draw
     assert {one.path for one in items if one.is_content} == wanted
 
 
+def test_whose_way_could_not_be_made() -> None:
+    (one,) = complaints(b'could not make way for new regular file: d/"a": b\\#012\n', [b"/source"])
+    assert (one.path, one.errno, one.vanished, one.in_source) == (b'd/"a": b\n', 0, False, False)
+
+
 def test_an_itemised_line_comes_apart() -> None:
     assert item(b">f.st......|12|d/a b") == Item(b">f.st......", 12, b"d/a b")
     assert item(b".d..t......|40|./") == Item(b".d..t......", 40, b"")

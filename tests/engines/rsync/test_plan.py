@@ -42,7 +42,6 @@ def test_changed_and_lost_names_share_a_run() -> None:
 
 def test_an_empty_run_is_not_started() -> None:
     assert planned() == []
-    assert planned(seen(entry(b"a"), Kind.GONE), delete=False) == []
 
 
 def test_attributes_alone_are_not_copied() -> None:
@@ -149,17 +148,32 @@ def test_every_change_is_in_exactly_one_run(
     runs = plan(found, {b"d": Crowd(3, False, 0)}, delete=delete, missing_args=missing_args)
     done = [change for run in runs for change in run.changes()]
     assert len(done) == len(set(map(id, done)))
-    expected = [one.change for one in found if delete or one.kind is not Kind.GONE]
-    assert set(map(id, done)) == set(map(id, expected))
+    assert set(map(id, done)) == {id(one.change) for one in found}
     for run in runs:
         for one in found:
             if one.change in run.changes() and one.kind is Kind.FILE and one.change.content:
                 assert run.style.ignore_times
 
 
+def test_without_deletions_a_name_that_went_changes_its_directory() -> None:
+    top, below = seen(entry(b"a"), Kind.GONE), seen(entry(b"d/b"), Kind.GONE)
+    (run,) = planned(top, delete=False)
+    assert (run.style.root_only, [*run.members]) == (True, [b""])
+    (run,) = planned(top, below, delete=False)  # The root comes with any name below it.
+    assert (run.style.recurse, run.style.prune, [*run.members]) == (False, False, [b"d"])
+
+
 def test_halves_hold_everything_once() -> None:
     (run,) = planned(*(seen(entry(b"%d" % i)) for i in range(5)))
-    one, two = run.halves()
+    one, two = run.parts(())
     assert one.changes() + two.changes() == run.changes()
     assert one.members
     assert two.members
+    assert run.parts(set(run.members)) == (one, two)
+
+
+def test_what_is_blamed_is_a_part_of_its_own() -> None:
+    (run,) = planned(*(seen(entry(b"%d" % i)) for i in range(5)))
+    one, two = run.parts({b"1", b"3", b"other"})
+    assert [*two.members] == [b"1", b"3"]
+    assert [*one.members] == [b"0", b"2", b"4"]

@@ -15,7 +15,7 @@ import math
 import os
 import stat
 
-from instep.core.reconcile import Step, step
+from instep.core.reconcile import DIRECTORY_STAYS, Step, step
 from instep.engines.native import content as bytes_of
 from instep.engines.native.extra import count_below
 from instep.engines.native.remove import HARD, remove
@@ -123,8 +123,11 @@ def reconcile(
     mode = ours.st_mode
     what = step(ours, theirs, content=content)
     tally.compared += 1
-    if what is _REPLACE and theirs is not None and stat.S_ISDIR(theirs.st_mode) and _is_too_much(session, path, tally):
-        return _LEFT
+    blocked = False
+    if what is _REPLACE and theirs is not None and stat.S_ISDIR(theirs.st_mode):
+        blocked = not session.settings.delete
+        if not blocked and _is_too_much(session, path, tally):
+            return _LEFT
     if stat.S_ISREG(mode):
         if what is _KEEP and (not leave or ours.st_nlink == 1):
             return _DONE
@@ -135,9 +138,11 @@ def reconcile(
                 return _LEFT
             if what is _KEEP:
                 return _DONE
-            if ours.st_size >= session.settings.large_bytes and what is not _ATTRIBUTES:
+            if ours.st_size >= session.settings.large_bytes and what is not _ATTRIBUTES and not blocked:
                 tally.large.append((path, ours.st_size))
                 return _LEFT
+        if blocked:  # Before all of it is copied.
+            return failed(tally, path, _in_the_way(), "cannot bring over")
         return _regular(session, source, target, path, name, theirs, what, tally, stamp=stamp)
     if stat.S_ISDIR(mode):
         if what is _WRITE or what is _REPLACE:
@@ -154,6 +159,8 @@ def reconcile(
     if leave and ours.st_nlink > 1 and not stat.S_ISLNK(mode) and session.settings.preserve.hard_links:
         tally.linked.append((path, ours.st_dev, ours.st_ino, ours.st_nlink, True))
         return _LEFT
+    if blocked:
+        return failed(tally, path, _in_the_way(), "cannot bring over")
     return _special(session, source, target, path, name, ours, theirs, what, tally)
 
 
@@ -325,7 +332,7 @@ def put_in_place(session: Session, target: int, path: bytes, temporary: bytes, n
     else:
         return
     if not session.settings.delete:
-        raise OSError(errno.EISDIR, "a directory stands there, and --no-delete forbids to remove it")
+        raise _in_the_way()
     encoded = os.fsencode(name)
     if libc().renameat2(target, temporary, target, encoded, RENAME_EXCHANGE) == 0:
         if not remove(session, target, path, temporary, tally, is_dir=True):
@@ -337,6 +344,10 @@ def put_in_place(session: Session, target: int, path: bytes, temporary: bytes, n
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     if remove(session, target, path, name, tally, is_dir=True):
         os.rename(temporary, name, src_dir_fd=target, dst_dir_fd=target)
+
+
+def _in_the_way() -> OSError:
+    return OSError(errno.EISDIR, DIRECTORY_STAYS)
 
 
 def _patch(

@@ -186,28 +186,39 @@ def bring_linked(session: Session, links: Links, inode: Inode, *, content: bool)
         names = links.names(inode)
         if not names:
             return stretch.finish()
-        # Lead with a name that the target already has, so that as little as possible is written.
-        leader = next((path for path in names if _look(stretch, path) is not None), names[0])
-        stretch.bring(leader, Scope.ENTRY, content=content, leave=False)
-        leading = _look(stretch, leader)
-        if stretch.tally.failures:
+        leader, others = _lead(stretch, names, content=content)
+        if leader is None:
             return stretch.finish()
+        leading = _look(stretch, leader)
         if leading is None and not session.settings.dry_run:
             if not stretch.tally.levels:  # It went just now; else its directory comes whole, and its name with it.
-                stretch.tally.racy += names
+                stretch.tally.racy += [leader, *others]
             return stretch.finish()
-        for path in names:
-            if path != leader:
-                _link(session, stretch, leader, path, leading)
-                if not _is(session.source, path, inode):
-                    # Gone since it was looked at; whoever works on that report may have been here before us.
-                    stretch.tally.racy.append(path)
+        for path in others:
+            _link(session, stretch, leader, path, leading)
+            if not _is(session.source, path, inode):
+                # Gone since it was looked at; whoever works on that report may have been here before us.
+                stretch.tally.racy.append(path)
         if not _is(session.source, leader, inode):
             # So has the name that they were linked to, perhaps at the target before all of them were.
-            stretch.tally.racy += (path for path in names if path != leader)
+            stretch.tally.racy += others
         return stretch.finish()
     finally:
         stretch.directories.close()
+
+
+def _lead(stretch: Stretch, names: list[bytes], *, content: bool) -> tuple[bytes | None, list[bytes]]:
+    """Bring one of these names over, to which the others can be linked; it (None: none can be had), and the others."""
+    tally = stretch.tally
+    # First those that the target already has, so that as little as possible is written.
+    todo = sorted(names, key=lambda path: not _is_file(_look(stretch, path)))
+    while todo and not tally.full:  # Without room for one there is none for any.
+        leader = todo.pop(0)
+        failures = len(tally.failures)
+        stretch.bring(leader, Scope.ENTRY, content=content, leave=False)
+        if len(tally.failures) == failures:
+            return leader, todo
+    return None, []
 
 
 def _is(source: int, path: bytes, inode: Inode) -> bool:
@@ -233,6 +244,11 @@ def _look(stretch: Stretch, path: bytes) -> os.stat_result | None:
         return None
 
 
+def _is_file(info: os.stat_result | None) -> bool:
+    """Whether there is something that others can be linked to."""
+    return info is not None and not stat.S_ISDIR(info.st_mode)
+
+
 def _link(session: Session, stretch: Stretch, leader: bytes, path: bytes, leading: os.stat_result | None) -> None:
     there = _look(stretch, path)
     if there is not None and leading is not None and (there.st_dev, there.st_ino) == (leading.st_dev, leading.st_ino):
@@ -247,6 +263,7 @@ def _link(session: Session, stretch: Stretch, leader: bytes, path: bytes, leadin
     try:
         target = stretch.directories.target(parent)
         stretch.open_up(parent, target)
+        stretch.touch(parent)  # Also if it fails below.
         os.link(
             leader_name,
             temporary,
@@ -271,7 +288,6 @@ def _link(session: Session, stretch: Stretch, leader: bytes, path: bytes, leadin
         failed(tally, path, error, "cannot link")
         return
     tally.entries += 1
-    stretch.touch(parent)
 
 
 def _cannot_link(number: int) -> bool:

@@ -943,8 +943,6 @@ class Writer:
         else:
             if stat.S_ISDIR(theirs.st_mode):
                 return False
-            if not self.may_delete:
-                raise Refused(errno.EEXIST)
             os.unlink(name, dir_fd=self.cwd)
         if hidden:
             temporary = self.temporary()
@@ -1134,7 +1132,7 @@ class Writer:
 
     def delete(self, name: bytes, *, recursive: bool) -> int:
         """Remove one name; how many were removed. A directory with something in it only if ``recursive``."""
-        if not self.may_delete:
+        if not self.may_delete and not (name.startswith(PARTIAL) and name.endswith(TEMPORARY_SUFFIX)):
             raise Refused(errno.EPERM, AT_DELETE)
         try:
             info = os.stat(name, dir_fd=self.cwd, follow_symlinks=False)
@@ -1564,6 +1562,10 @@ class Streams:
 
     def _open(self, stream: Stream) -> None:
         cwd, name, partial = self.writer.cwd, stream.name, stream.partial
+        if not self.writer.may_delete:
+            with contextlib.suppress(FileNotFoundError):
+                if stat.S_ISDIR(os.stat(name, dir_fd=cwd, follow_symlinks=False).st_mode):
+                    raise Refused(errno.EISDIR)  # At its end all of it would have been sent.
         if stream.flags & SIGN_ONLY:
             stream.old = os.open(name, READ, dir_fd=cwd)
             stream.old_size = self._size_of_regular(stream.old)

@@ -365,25 +365,32 @@ class RemoteEngine:
             for item in linked:
                 if item.inode in wanted:
                     job.outcome.postponed.append(Postponed(self._change(job, item), RACY_WAIT_S))
-        producer = job.producer
         groups = names_of(linked)
-        leaders: dict[bytes, list[bytes]] = {}
+        waiting: list[tuple[list[bytes], bool]] = []
         for inode, content in groups.items():
             names = links.names(self._source, inode)
             if names and self._settings.dry_run:
                 await plan_joined(job, names, content=content)
             elif names:
-                leaders[names[0]] = names[1:]
-                producer.work.append(Item(Task.NAME, names[0], content, leads=True))
-        await self._run_with_large(job)
-        failed = {failure.change.path for failure in job.outcome.failures}
-        for leader, names in leaders.items():
-            if RelPath(leader) not in failed:
-                producer.link(leader, names)
-            else:
-                # It must not hold them up. They are joined when it can be brought over.
-                producer.work.extend(Item(Task.NAME, name, leads=True) for name in names)
-        await self._run_with_large(job)
+                # Where one was missing when others were joined to it, whatever it waits for must not hold them up.
+                waiting.append((sorted(names, key=job.absent.__contains__), content))
+        await self._lead(job, waiting)
+
+    async def _lead(self, job: Job, waiting: list[tuple[list[bytes], bool]]) -> None:
+        """Of each of these groups bring one name over and join the others to it; where it fails, the next one leads."""
+        producer = job.producer
+        while waiting:
+            producer.work.extend(Item(Task.NAME, names[0], content, leads=True) for names, content in waiting)
+            await self._run_with_large(job)
+            failed = {failure.change.path for failure in job.outcome.failures}
+            left: list[tuple[list[bytes], bool]] = []
+            for (leader, *others), content in waiting:
+                if RelPath(leader) not in failed:
+                    producer.link(leader, others)
+                elif others and not producer.names.is_full:  # Without room for one there is none for any.
+                    left.append((others, content))
+            await self._run_with_large(job)
+            waiting = left
 
     @staticmethod
     def _change(job: Job, item: Linked) -> Change:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 
 from instep.core.filters import Filter
+from instep.core.reconcile import DIRECTORY_STAYS
 from instep.engines.remote import agent
 from instep.engines.remote.connection import Connection, Reply
 from instep.engines.remote.contents import Contents
@@ -63,6 +64,8 @@ class Job:
         self.linked: list[Linked] = []
         self.cut: list[tuple[bytes, bytes]] = []
         """Large files whose transfer was cut, and under what name the agent keeps what came of them."""
+        self.absent: set[bytes] = set()
+        """Names that the target did not have when others were to be joined to them."""
         self.kept = 0
         """Names that the target has and keeps, as far as it was compared."""
         self.compared = 0
@@ -358,7 +361,10 @@ class Job:
             elif sent.code == agent.LINK and number in _CANNOT_LINK:
                 work.append(item._replace(leads=True))  # By itself; the next comparison tries again.
             elif sent.code == agent.LINK and number in _NO_LEADER:
+                self.absent.update(item.names)
                 work.append(item)  # Noted once more, with what else came along: all of that is joined next.
+            elif sent.code == agent.DELETE and not self.session.settings.delete:
+                pass  # It stays, as it should; only what waited out of sight had to go.
             else:
                 self.error(path, number, place)
         else:
@@ -410,6 +416,8 @@ class Job:
             reason = "cannot delete at the target: a file system is mounted there"
         elif place == agent.AT_DELETE:
             reason = f"cannot delete at the target: {text}"
+        elif number == errno.EISDIR and not self.session.settings.delete:
+            reason = f"cannot bring over: {DIRECTORY_STAYS}"
         else:
             reason = f"cannot bring over: {text}"
         self.failed(path, reason, hard=number in _HARD)

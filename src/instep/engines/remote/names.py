@@ -118,8 +118,7 @@ class Names:
             elif item.task is Task.UNFILLED:
                 self._gone(item, parent, name)  # What is above may be there again when its own report comes.
             return  # An ancestor is gone: that has a report of its own.
-        if item.task is Task.UNFILLED:
-            item = item._replace(task=Task.NAME)
+        named = item._replace(task=Task.NAME) if item.task is Task.UNFILLED else item
         for attempt in range(RACES_MAX):
             try:
                 info = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -133,7 +132,7 @@ class Names:
                 self._gone(item, parent, name)
                 return
             try:
-                self._bring(item, directory, parent, name, info)
+                self._bring(named, directory, parent, name, info)
             except OSError as error:
                 if error.errno in VANISHED and attempt < RACES_MAX - 1:
                     continue
@@ -141,9 +140,11 @@ class Names:
             return
 
     def _gone(self, item: Item, parent: bytes, name: bytes) -> None:
-        if self.session.settings.delete:
+        settings = self.session.settings
+        if settings.delete or (item.task is Task.UNFILLED and not settings.dry_run):
+            # Where nothing may be deleted, the agent only forgets what waits out of sight.
             self.delete(item, parent, name)
-            self.found.touched[parent] = None
+        self.found.touched[parent] = None  # Even if it stays at the target: the source has another time since it went.
 
     def delete(self, item: Item, parent: bytes, name: bytes) -> None:
         """Remove a name at the target."""
@@ -300,7 +301,7 @@ class Names:
             return
         if self.planned("link ", path):
             return
-        item = Item(Task.NAME, path)
+        item = Item(Task.NAME, path, names=(leader,))
         self.frame.enter(parent, item)
         self.frame.add(Sent(agent.LINK, path, item), name, leader)
         self.found.touched[parent] = None

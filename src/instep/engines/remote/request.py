@@ -52,7 +52,7 @@ class Item(NamedTuple):
     tries: int = 0
     listing: Mapping[bytes, agent.Entry] | None = None
     names: tuple[bytes, ...] = ()
-    """BELOW: the subdirectories to begin with."""
+    """BELOW: the subdirectories to begin with. NAME: what this one is joined to."""
     leads: bool = False
     """It may have other names, and is brought over all the same: those are dealt with by whoever asked for it."""
 

@@ -41,6 +41,8 @@ COMPARED_AT_ONCE = 16 << 20
 THREADS = min(4, os.cpu_count() or 1)
 
 _UNKNOWN = bytes(agent.DIGEST)
+_NOT_THIS = frozenset({errno.ENOENT, errno.ESTALE})
+"""The file there is gone, another one, or one with a name that is none of ours: whatever it holds, it cannot stay."""
 
 
 class Differs(Exception):
@@ -417,7 +419,7 @@ class Sender:
                 return None
             elif status == agent.FAILED:
                 number, place = agent.FAILURE.unpack(answer)
-                if number == errno.ENOENT and self._only_compare:
+                if number in _NOT_THIS and self._only_compare:
                     raise Differs
                 if code != agent.ABORT:
                     job.error(self._path, number, place)

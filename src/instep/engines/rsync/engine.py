@@ -16,13 +16,13 @@ from instep.engines.rsync.command import Reach, Settings, Style, address, own_sh
 from instep.engines.rsync.gate import Gate
 from instep.engines.rsync.links import Links, learn, other_names
 from instep.engines.rsync.master import Master
-from instep.engines.rsync.output import Complaint, Item, complaints
+from instep.engines.rsync.output import IN_THE_WAY, Complaint, Item, complaints
 from instep.engines.rsync.plan import Run, plan
 from instep.engines.rsync.roots import Roots
 from instep.engines.rsync.runner import Ended, Runner
 from instep.engines.rsync.share import shares
 from instep.engines.rsync.source import Big, Kind, Look, Seen, look
-from instep.engines.rsync.verdict import Verdict, blame, verdict
+from instep.engines.rsync.verdict import Verdict, blame, left_out, one_by_one, verdict
 from instep.engines.ssh import COMMAND
 from instep.errors import TargetAway, TargetError, ToolMissing
 from instep.logs import fields
@@ -295,11 +295,14 @@ class RsyncEngine:
     async def _carry_out(self, run: Run) -> Outcome:
         """One run, and whatever it takes to know what became of each of its changes."""
         outcome = Outcome()
-        ended = await self._runner.bring(run, outcome)
-        kind, words = verdict(ended.status, ended.stderr)
-        if kind in (Verdict.AWAY, Verdict.ABORTED):
-            # What it listed with its names is swept when it is listed again; a file's temporary stands beside it.
-            self._unswept |= {path.rpartition(b"/")[0] for path in run.paths()}
+        kind, words = Verdict.ABORTED, ""
+        try:
+            ended = await self._runner.bring(run, outcome)
+            kind, words = verdict(ended.status, ended.stderr)
+        finally:
+            if kind in (Verdict.AWAY, Verdict.ABORTED):  # Or cancelled: however politely it is asked to end.
+                # What it listed with its names is swept when it is listed again; a file's temporary stands beside it.
+                self._unswept |= {path.rpartition(b"/")[0] for path in run.paths()}
         if kind is Verdict.AWAY:
             outcome.away = words
         elif kind is Verdict.FULL:
@@ -307,17 +310,37 @@ class RsyncEngine:
         elif kind is Verdict.ABORTED:
             if (trouble := self._roots.trouble()) is not None:
                 outcome.away = trouble
-            elif len(run.members) > 1:
-                # One bad name must not hold up the others; halving finds it.
-                for half in run.halves():
-                    outcome.add(await self._carry_out(half))
-                    if outcome.away or outcome.full:
-                        break
             else:
-                outcome.failures += [Failure(change, words) for change in run.changes()]
+                await self._bring_parts(run, ended, words, outcome)
         elif kind is Verdict.PARTIAL:
             await self._settle(run, ended, words, outcome)
         return outcome
+
+    async def _bring_parts(self, run: Run, ended: Ended, words: str, outcome: Outcome) -> None:
+        """One bad name must not hold up the others: what was complained of goes apart, or halving finds it."""
+        said = list(complaints(ended.stderr, self._roots.spellings))
+        if outcome.held is not None:
+            run = run.styled(limited=False, prune=False)
+        if len(run.members) > 1:
+            for part in run.parts({one.path for one in said if one.path is not None}):
+                outcome.add(await self._carry_out(part))
+                if outcome.away or outcome.full:
+                    break
+            return
+        changes = run.changes()
+        reason = next((one.text for one in said if not one.vanished), words)
+        failures = [Failure(change, reason) for change in changes]
+        pruned = True
+        if IN_THE_WAY in ended.stderr and not all(
+            change.scope is Scope.ENTRY and change.path in run.members for change in changes
+        ):
+            if run.style.prune:  # Not name by name: they may be too many.
+                deleted = await self._runner.bring(run.styled(delete_only=True), outcome)
+                pruned = verdict(deleted.status, deleted.stderr)[0] is Verdict.DONE or outcome.held is not None
+            compared, differing = await self._runner.differing(run.styled(prune=False), joined=False)
+            if pruned and verdict(compared.status, compared.stderr)[0] in (Verdict.DONE, Verdict.PARTIAL):
+                failures = one_by_one(changes, differing, said, words) or failures
+        outcome.failures += failures
 
     async def _settle(self, run: Run, ended: Ended, words: str, outcome: Outcome) -> None:
         """Some names failed: find out which."""
@@ -338,10 +361,15 @@ class RsyncEngine:
                 run = run.styled(prune=False)
         differing: list[Item] = []
         if not dry_run:
-            compared, differing = await self._runner.differing(run)
+            blocked = IN_THE_WAY in ended.stderr and self._settings.preserve.hard_links
+            compared, differing = await self._runner.differing(run, joined=not blocked)
             kind, trouble = verdict(compared.status, compared.stderr)
             if kind is Verdict.AWAY:
                 outcome.away = trouble
+                return
+            if blocked and (len(run.members) > 1 or left_out(differing, said)):
+                # Other names of such a file were not brought over either, and no comparison of links tells of them.
+                await self._bring_parts(run, ended, words, outcome)
                 return
         failures = blame(run.members, differing, said, words)
         outcome.failures += failures

@@ -88,6 +88,9 @@ class Complaint(NamedTuple):
 _ERRNO = re.compile(rb"\((\d+)\)\s*(?:\(in [^)]*\))?$")
 _QUOTED = re.compile(rb'"((?:[^"]|"(?![ :]|$))*)"')
 _PARENTHESISED = re.compile(rb"(?:unlink|rmdir)\((.*)\) failed")
+IN_THE_WAY = b"could not make way for "
+"""Begins the complaint that a directory stands where something else is to come."""
+_NAME_BEHIND = re.compile(IN_THE_WAY + rb"[a-z ]+: (.*)\Z", re.DOTALL)
 _TEMPORARY = re.compile(rb"\A\.(.+)\.[A-Za-z0-9]{6}\Z")
 _RENAMED = re.compile(rb'( rename "[^"]*/\.[^"/]+)\.[A-Za-z0-9]{6}(" -> ")')
 _NOISE = (b"rsync error:", b"rsync warning:", b"IO error encountered", b"WARNING: parent dir is absent")
@@ -108,8 +111,8 @@ def complaints(stderr: bytes, roots: Sequence[bytes], *, dry_run: bool = False) 
             continue
         number = int(found[1]) if (found := _ERRNO.search(line)) else 0
         names = [unescape(name) for name in _QUOTED.findall(line)]
-        if not names and (bracket := _PARENTHESISED.search(line)):
-            names = [unescape(bracket[1])]
+        if (named := _NAME_BEHIND.match(line) or (None if names else _PARENTHESISED.search(line))) is not None:
+            names = [unescape(named[1])]
         in_source = line.startswith((b"rsync: [sender]", b"file has vanished"))
         vanished = line.startswith((b"file has vanished", b"directory has vanished")) or (
             in_source and number == 2 and b"change_dir" not in line and b"root" not in line.partition(b'"')[0]

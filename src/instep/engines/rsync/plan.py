@@ -7,7 +7,7 @@ changed the directory is listed instead of its names.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from instep.engines.rsync.command import Style
@@ -74,13 +74,15 @@ class Run:
             return set()
         return {path.removesuffix(b"/") for path in self.members}
 
-    def halves(self) -> tuple[Run, Run]:
-        """The same work as two runs; only for more than one name."""
-        names = list(self.members.items())
-        middle = len(names) // 2
+    def parts(self, blamed: Collection[bytes]) -> tuple[Run, Run]:
+        """The same work as two runs: what is blamed by itself, or else the halves; only for more than one name."""
+        apart = [name for name in self.members if name.removesuffix(b"/") in blamed]
+        if not 0 < len(apart) < len(self.members):
+            apart = list(self.members)[len(self.members) // 2 :]
+        other = set(apart)
         return (
-            replace(self, members=dict(names[:middle])),
-            replace(self, members=dict(names[middle:])),
+            replace(self, members={name: of for name, of in self.members.items() if name not in other}),
+            replace(self, members={name: self.members[name] for name in apart}),
         )
 
 
@@ -109,9 +111,10 @@ def plan(
         if not path:
             _root(sorts, change)
             continue
-        if kind is Kind.GONE and not delete:
-            continue  # nothing to bring, nothing may go: done
         parent = path.rpartition(b"/")[0]
+        if kind is Kind.GONE and not delete:  # Nothing may go, but its directory has another time.
+            (sorts.directories if parent else sorts.root).add(parent, change)
+            continue
         if parent in whole and _covered(one, content=whole[parent]):
             sorts.level(parent, change, content=whole[parent])
         elif kind is Kind.GONE and (not missing_args or (filtered and (change.is_dir or path != change.path))):

@@ -9,6 +9,8 @@ that (measured, 3.5.0). Its handler for SIGCHLD is set without SA_RESTART: the s
 EINTR, rsync says so and goes on with the next file.
 When directories come and go under a local rsync with ``--recursive`` and a list, it happens (once in about a thousand
 runs under a storm of renames, 3.2.7) that its three processes wait for one another for ever, each in poll or select.
+So they do with ``--hard-links`` where one name of a file cannot be had because a directory is in its way, also those of
+a far rsync; then they wake for ``--timeout``, and tell each other that they are alive.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
+from instep.engines.rsync.output import IN_THE_WAY
 from instep.linux.memory import memory_file
 
 STDERR_BYTES = 1 << 18
@@ -45,6 +48,9 @@ LOOK_S = 0.5
 HUNG_S = 10.0
 """For so long none of its processes may have moved, before they count as waiting for one another. rsync itself wakes
 every 60 s at the latest."""
+
+STIRS_BYTES = 4096
+"""A process that reads and writes no more than this in ``HUNG_S`` only tells the other side that it is alive."""
 
 PATIENCE_S = 5.0
 """How long a process that was asked to end may take before it is killed."""
@@ -78,6 +84,7 @@ async def run(
         on_line: called with each line of its standard output, without the LF, in the loop's thread.
         keeps: descriptors of ours that it holds open until its end.
         alone: it talks to nobody but the processes that it starts; if all of these only wait, they are ended.
+            Otherwise only after it has said ``IN_THE_WAY``.
     """
     with memory_file(listing) as stdin:
         # Its own session: an interrupt typed at the terminal is for the daemon alone, which then ends its children.
@@ -97,7 +104,7 @@ async def run(
     lines, errors = _Lines(on_line), _HeadAndTail()
     with _Reader(process.stdout.fileno(), lines.feed) as out, _Reader(process.stderr.fileno(), errors.feed) as err:
         try:
-            with _Watch(process.pid, alone=alone) as watch:
+            with _Watch(process.pid, errors, alone=alone) as watch:
                 await _exited(process)
             if process.returncode not in ENDED_TOGETHER:
                 await _end(process, err)
@@ -141,10 +148,13 @@ async def _exited(process: subprocess.Popen[bytes]) -> None:
 class _Watch:
     """Frees a process that hangs at a FIFO (it is this very process that reads the source), or at its own children."""
 
-    def __init__(self, pid: int, *, alone: bool) -> None:
+    def __init__(self, pid: int, errors: _HeadAndTail, *, alone: bool) -> None:
         self._pid = pid
+        self._errors = errors
         self._alone = alone
         self._loop = asyncio.get_running_loop()
+        self._moved_bytes = -STIRS_BYTES - 1
+        self._moved_s = 0.0
         self._still: Sequence[tuple[int, bytes]] | None = None
         self._since_s = 0.0
         self.ended_it = False
@@ -160,7 +170,7 @@ class _Watch:
         with contextlib.suppress(OSError):
             if _waits_in(self._pid) in (b"wait_for_partner", b"fifo_open"):
                 os.kill(self._pid, signal.SIGCHLD)
-        if self._alone and self._hangs():
+        if (self._alone and self._hangs()) or (IN_THE_WAY in self._errors and self._idles()):
             self.ended_it = True
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._pid, signal.SIGTERM)
@@ -174,6 +184,22 @@ class _Watch:
             self._still, self._since_s = still, self._loop.time()
             return False
         return self._loop.time() - self._since_s >= HUNG_S
+
+    def _idles(self) -> bool:
+        """Whether it has hardly read or written anything since it was first seen to idle, long ago."""
+        moved = _moved_bytes(self._pid)
+        if moved - self._moved_bytes > STIRS_BYTES:
+            self._moved_bytes, self._moved_s = moved, self._loop.time()
+        return self._loop.time() - self._moved_s >= HUNG_S
+
+
+def _moved_bytes(pid: int) -> int:
+    """What a process has read and written so far."""
+    try:
+        with open(f"/proc/{pid}/io", "rb") as file:
+            return sum(int(line.split()[1]) for line in file if line.startswith((b"rchar", b"wchar")))
+    except OSError:
+        return 0  # It has ended.
 
 
 def _waits_in(pid: int) -> bytes:
@@ -328,6 +354,9 @@ class _HeadAndTail:
         room = STDERR_BYTES - len(self._head)
         self._head += data[:room]
         self._tail = (self._tail + data[room:])[-STDERR_BYTES:]
+
+    def __contains__(self, words: bytes) -> bool:
+        return words in self._head or words in self._tail
 
     def value(self) -> bytes:
         return self._head + self._tail

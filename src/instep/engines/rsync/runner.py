@@ -219,15 +219,18 @@ class Runner:
 
     # ---- asking ----
 
-    async def differing(self, run: Run) -> tuple[Ended, list[Item]]:
-        """What still differs of what a run brought over, as rsync's own dry run has it."""
+    async def differing(self, run: Run, *, joined: bool = True) -> tuple[Ended, list[Item]]:
+        """What still differs of what a run brought over, as rsync's own dry run has it; links only if ``joined``."""
         found: list[Item] = []
 
         def on_line(line: bytes) -> None:
             if (one := item(line)) is not None:
                 found.append(one)
 
-        argv = command(self.settings, self.abilities, run.style, compare_only=True, only=run.only)
+        settings = self.settings
+        if not joined:
+            settings = replace(settings, preserve=settings.preserve._replace(hard_links=False))
+        argv = command(settings, self.abilities, run.style, compare_only=True, only=run.only)
         return await self._start(argv, run, on_line), found
 
     async def compare(self, style: Style, names: Sequence[bytes], on_line: OnLine) -> list[Complaint]:

@@ -26,6 +26,9 @@ class Verdict(enum.Enum):
     FULL = "no space left at the target"
 
 
+APART_MAX = 10_000
+"""With more names left the whole is tried again."""
+
 CANNOT_START, HUNG = 256, 257
 """No exit statuses: rsync could not be started; its processes waited for one another, and were ended."""
 
@@ -164,6 +167,37 @@ def blame(
     for path, failure in inner.items():
         if path not in failing and not _at_or_below(path.rpartition(b"/")[0], inner):
             failures.append(failure)
+    return failures
+
+
+def left_out(differing: Iterable[Item], complaints: Iterable[Complaint]) -> bool:
+    """Whether names were not brought over of which nothing was said, nor of what is above them."""
+    said = {one.path for one in complaints if one.path}
+    return any(not item.deleted and item.what[1:2] != b"d" and not _at_or_below(item.path, said) for item in differing)
+
+
+def one_by_one(
+    changes: Sequence[Change], differing: Sequence[Item], complaints: Sequence[Complaint], otherwise: str
+) -> list[Failure]:
+    """What a run that cannot come to its end left undone, each name as a change of its own.
+
+    None of it where these would be more than ``APART_MAX``. The rest is as for ``blame``.
+    """
+    said = {one.path: one for one in complaints if one.path is not None and not one.vanished}
+    paths = {**dict.fromkeys(said, False), **{one.path: one.what[1:2] == b"d" for one in differing}}
+    if len(paths) > APART_MAX:
+        return []
+    now_s = min(change.first_s for change in changes)
+    failures = []
+    for path, is_dir in paths.items():
+        why = said.get(path)
+        failures.append(
+            Failure(
+                Change(RelPath(path), is_dir=is_dir, now_s=now_s),
+                why.text if why else otherwise,
+                hard=why is not None and why.errno in HARD,
+            )
+        )
     return failures
 
 

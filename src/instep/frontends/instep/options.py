@@ -179,7 +179,11 @@ def _rows() -> Iterator[Option]:
         help_text="The same; without '+ ' in front a pattern excludes.",
     )
     yield _option(
-        "--no-delete", Flag(value=False), "delete", choice, "Keep at the targets what the source no longer has."
+        "--no-delete",
+        Flag(value=False),
+        "delete",
+        choice,
+        "Keep at the targets what the source no longer has, also a directory that is in the way of something else.",
     )
     yield _option("--delete-excluded", Flag(), "delete_excluded", choice, "Delete excluded names at the targets.")
     yield _option(
