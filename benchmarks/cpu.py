@@ -3,7 +3,8 @@
 Facts: a control group counts every task that was ever in it, in nanoseconds (v1, ``cpuacct.usage``) or microseconds
 (v2, ``usage_usec`` in ``cpu.stat``, there without any controller switched on); children are born into their parent's
 group (cgroups(7)). Without the right to make one, ``/proc/PID/stat`` counts in clock ticks of 10 ms, and ``cutime``
-there only holds children that were waited for (proc_pid_stat(5)).
+there only holds children that were waited for (proc_pid_stat(5)). What a child of ours used that has ended, with all it
+waited for, is in our own account (getrusage(2), RUSAGE_CHILDREN).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import resource
 import signal
 import time
 from typing import Protocol
@@ -89,6 +91,7 @@ class ProcessTree:
 
     def __init__(self) -> None:
         self._pids: list[int] = []
+        self._ended_before_s = _ended_children_s()
 
     def enter(self) -> None:
         pass
@@ -97,10 +100,18 @@ class ProcessTree:
         self._pids.append(pid)
 
     def usage_s(self) -> float:
-        return sum(_ticks(pid) for top in self._pids for pid in [top, *descendants(top)]) * _TICK_S
+        alive_s = sum(_ticks(pid) for top in self._pids for pid in [top, *descendants(top)]) * _TICK_S
+        if all(os.path.exists(f"/proc/{pid}") for pid in self._pids):
+            return alive_s
+        return alive_s + _ended_children_s() - self._ended_before_s
 
     def close(self) -> None:
         pass
+
+
+def _ended_children_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def descendants(pid: int) -> list[int]:

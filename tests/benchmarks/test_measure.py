@@ -26,7 +26,10 @@ def pair(tmp_path: Path) -> tuple[str, str]:
     return str(tmp_path / "s"), str(tmp_path / "t")
 
 
-def test_cpu_of_a_child_that_has_ended_is_counted() -> None:
+@pytest.mark.parametrize("groups", [True, False])
+def test_cpu_of_a_child_that_has_ended_is_counted(monkeypatch: pytest.MonkeyPatch, groups: bool) -> None:
+    if not groups:
+        monkeypatch.setattr("benchmarks.peers.cpu_meter", ProcessTree)
     cpu_s = run([sys.executable, "-S", "-c", _BURN_BY_CHILD]).cpu_s
     assert cpu_s >= 0.19
 

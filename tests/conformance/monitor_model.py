@@ -22,6 +22,8 @@ from instep.ports import Monitor
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 DEADLINE_S = 60.0
+PLAIN_MODES = (0o755, 0o700, 0o644 if os.geteuid() == 0 else 0o750)
+"""Whoever is not root has to be able to read and search a directory with any of them."""
 
 State = tuple[object, ...]
 
@@ -246,7 +248,7 @@ def disturb(root: bytes, outside: bytes, seed: int, count: int, pause_s: float, 
                 os.rename(other, one)
                 os.rename(one, other)
             elif what < 0.91:
-                os.chmod(one, draw.choice((0o755, 0o700, 0, 0o755, 0o400, 0o300) if modes else (0o755, 0o700, 0o644)))
+                os.chmod(one, draw.choice((0o755, 0o700, 0, 0o755, 0o400, 0o300) if modes else PLAIN_MODES))
             elif what < 0.94:
                 os.symlink(b"x", one)
             elif what < 0.96:

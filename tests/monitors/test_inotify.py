@@ -42,6 +42,7 @@ NOBODY = 65534
 def root() -> Iterator[bytes]:
     path = tempfile.mkdtemp(prefix="instep-test-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
     yield os.fsencode(path)
+    subprocess.run(["chmod", "-R", "u+rwx", path], check=True)
     shutil.rmtree(path)
 
 

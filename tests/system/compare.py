@@ -66,11 +66,18 @@ def snapshot(root: Path, *, ignore: Sequence[str] = (), directory_times: bool = 
 
 
 def differences(
-    source: Path, target: Path, *, ignore: Sequence[str] = (), directory_times: bool = True, links: bool = True
+    source: Path,
+    target: Path,
+    *,
+    ignore: Sequence[str] = (),
+    directory_times: bool = True,
+    links: bool = True,
+    deletions: bool = True,
 ) -> list[str]:
     """Some of what is not equal, in words; empty when everything is.
 
-    Not ``links``: whether names are joined is left out.
+    Not ``links``: whether names are joined is left out. Not ``deletions``: so is what the target alone has, and a name
+    for which a directory of its own is in the way.
     """
     try:
         here, there = (snapshot(root, ignore=ignore, directory_times=directory_times) for root in (source, target))
@@ -78,12 +85,20 @@ def differences(
         return [ascii(str(error))]
     if not links:
         here[SEEN] = there[SEEN]
+    if not deletions:
+        in_the_way = {name for name, entry in there.items() if name != SEEN and _is_directory(entry)}
+        here = {name: entry for name, entry in here.items() if name not in in_the_way or _is_directory(entry)}
+        there = {name: entry for name, entry in there.items() if name in here}
     unequal = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
     return [
         f"{'hard links' if name == SEEN else ascii(name)}: "
         f"{_short(here.get(name), there.get(name))} != {_short(there.get(name), here.get(name))}"
         for name in unequal[:SHOWN]
     ]
+
+
+def _is_directory(entry: Entry) -> bool:
+    return stat.S_ISDIR(int(str(entry[0]), 8))
 
 
 def _short(entry: Entry | None, other: Entry | None) -> str:

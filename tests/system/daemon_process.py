@@ -119,13 +119,14 @@ class DaemonProcess:
         deadline_s: float = DEADLINE_S,
         ignore: Sequence[str] = (),
         links: bool = True,
+        deletions: bool = True,
     ) -> float:
         """Wait until the target equals the source; the seconds it took."""
         began_s = time.monotonic()
         pause_s = STEP_S
         while True:
             asked_s = time.monotonic()
-            unequal = differences(source, target, ignore=ignore, links=links)
+            unequal = differences(source, target, ignore=ignore, links=links, deletions=deletions)
             took_s = time.monotonic() - began_s
             if not unequal:
                 return took_s
