@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import shutil
 import sys
 import threading
 import time
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import pytest
 
+from instep.core.filters import Filter
+from instep.engines.hardlinks import Inode, Links, included
 from instep.engines.native import content, engine
-from instep.engines.native.links import Inode, Links, seek
-from instep.engines.native.session import Session
 from instep.model import Batch
 from instep.paths import RelPath, Scope
 from instep.rules import Preserve, Rule
@@ -212,7 +214,7 @@ def test_a_name_that_goes_while_it_is_linked_is_looked_at_again(rig: Rig, monkey
     with monkeypatch.context() as patched:
         patched.setattr(os, "link", late)
         outcome = rig.bring(b"b")
-    assert [postponed.change.path for postponed in outcome.postponed] == [b"b"]
+    assert {postponed.change.path for postponed in outcome.postponed} == {b"a", b"b"}
     rig.clean(rig.bring(b"b"))
 
 
@@ -351,7 +353,7 @@ def test_names_are_not_joined_by_two_at_once(rig: Rig) -> None:
     released = threading.Event()
 
     def someone_else() -> None:
-        with rig.engine._links.joining:
+        with rig.engine._joining:
             started.set()
             released.wait(60)
 
@@ -397,17 +399,17 @@ def test_a_directory_that_moves_during_the_search(rig: Rig, monkeypatch: pytest.
     rig.clean(rig.tree())
     os.link(rig.s(b"d/first"), rig.s(b"second"))
 
-    def miss(session: Session, wanted: set[Inode]) -> list[tuple[bytes, Inode]]:
+    def miss(source: int, filters: Filter, *, wanted: AbstractSet[Inode]) -> list[tuple[RelPath, Inode]]:
         os.rename(rig.s(b"d"), rig.s(b"z/d"))
         if early:
             rig.engine.sync_now(move)  # its report is worked off before the search ends
-        return [found for found in seek(session, wanted) if not found[0].startswith(b"z/d/")]
+        return [found for found in included(source, filters, wanted=wanted) if not found[0].startswith(b"z/d/")]
 
     move = Batch(
         rig.changes([b"z/d", b"d"], scope=Scope.TREE), time.monotonic(), moves={RelPath(b"z/d"): RelPath(b"d")}
     )
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "seek", miss)
+        patched.setattr(engine, "included", miss)
         outcome = rig.bring(b"second")
     if early:
         assert [postponed.change.path for postponed in outcome.postponed] == [b"second"]
@@ -440,23 +442,36 @@ def test_a_name_that_goes_before_the_others_are_linked_to_it(rig: Rig, monkeypat
     assert _linked(rig, b"b", b"c")
 
 
-def test_the_memory_of_names() -> None:
-    links = Links()
-    one, two = (1, 10), (1, 20)
-    links.note(b"d/a", one)
-    links.note(b"d/b", one)
-    links.note(b"dd", two)
-    assert not links.lacks(one, 2)
-    assert links.lacks(one, 3)
-    links.sought(one, 3)
-    assert not links.lacks(one, 3)
-    links.moved(b"d", b"e")
-    assert links.names(one) == [b"e/a", b"e/b"]
-    assert links.names(two) == [b"dd"]
-    links.note(b"e/a", two)  # the name is another file now
-    assert links.names(one) == [b"e/b"]
-    assert links.lacks(one, 3)  # and what was looked for in vain may have been another file's names
-    links.forget(b"e/b")
-    links.forget(b"never seen")
-    assert links.names(one) == []
-    assert len(links) == 2
+@both_roads
+def test_written_through_a_new_name_that_goes_before_the_others_were_found(rig: Rig, now: bool) -> None:
+    os.mkdir(rig.s(b"d"))
+    write(rig.s(b"d/first"), b"old")
+    rig.clean(rig.tree())
+    os.link(rig.s(b"d/first"), rig.s(b"second"))
+    rig.engine._seek_again_s = math.inf  # There was a search not long ago.
+    assert rig.bring(b"second", now=now).postponed
+    write(rig.s(b"second"), b"new")
+    os.unlink(rig.s(b"second"))
+    assert [again.change.path for again in rig.bring(b"second", now=now).postponed] == [b"second"]
+    rig.engine._seek_again_s = 0.0
+    rig.clean(rig.bring(b"second", now=now))
+    assert read(rig.d(b"d/first")) == b"new"
+    well(rig.bring(b"second", now=now))
+
+
+@both_roads
+def test_a_name_in_a_directory_that_moved_while_another_was_outside(rig: Rig, now: bool) -> None:
+    """What was looked for in vain says nothing of a name that has gone elsewhere since."""
+    os.mkdir(rig.s(b"d"))
+    write(rig.s(b"a"), b"old")
+    os.link(rig.s(b"a"), rig.s(b"d/b"))
+    os.link(rig.s(b"a"), rig.src + b".outside")
+    try:
+        rig.clean(rig.tree())
+        os.rename(rig.s(b"d"), rig.s(b"e"))
+        rig.clean(rig.bring(b"e", b"d", scope=Scope.TREE, content=False, moves={b"e": b"d"}, now=now))
+        write(rig.s(b"a"), b"new")
+        rig.clean(rig.bring(b"a", now=now))
+        assert read(rig.d(b"e/b")) == b"new"
+    finally:
+        os.unlink(rig.src + b".outside")

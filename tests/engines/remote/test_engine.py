@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from instep.engines.remote.links import Links
+from instep.engines.hardlinks import Links
 from instep.engines.remote.names import Names
 from instep.engines.remote.request import Item
 from instep.engines.remote.session import Session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import socket
@@ -14,10 +15,9 @@ from pathlib import Path
 import pytest
 
 from instep.engines.remote.connection import remote_command
-from instep.engines.remote.links import Links
 from instep.paths import Scope
 from instep.rules import Preserve, Rule
-from tests.engines.remote.rig import Rig, needs_root, needs_setpriv, nobodys_agent, well, write
+from tests.engines.remote.rig import Rig, needs_root, needs_setpriv, nobodys_agent, read, well, write
 
 both_roads = pytest.mark.parametrize("now", [False, True])
 
@@ -458,22 +458,36 @@ def test_a_name_whose_directory_cannot_be_had_holds_up_no_other(rig: Rig, make: 
     assert joined(rig, b"a/new/one", b"b", b"c")
 
 
-@all_kinds
-def test_the_memory_of_names(tmp_path: Path, make: Make) -> None:
-    top = os.fsencode(tmp_path)
-    make(top + b"/a")
-    os.link(top + b"/a", top + b"/b")
-    links, source = Links(), os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+@both_roads
+def test_written_through_a_new_name_that_goes_before_the_others_were_found(rig: Rig, now: bool) -> None:
+    os.mkdir(rig.s(b"d"))
+    write(rig.s(b"d/first"), b"old")
+    rig.clean(rig.tree())
+    os.link(rig.s(b"d/first"), rig.s(b"second"))
+    rig.engine._seek_again_s = math.inf  # There was a search not long ago.
+    assert rig.bring(b"second", now=now).postponed
+    write(rig.s(b"second"), b"new")
+    os.unlink(rig.s(b"second"))
+    assert [again.change.path for again in rig.bring(b"second", now=now).postponed] == [b"second"]
+    rig.engine._seek_again_s = 0.0
+    rig.clean(rig.bring(b"second", now=now))
+    assert read(rig.d(b"d/first")) == b"new"
+    well(rig.bring(b"second", now=now))
+
+
+@both_roads
+def test_a_name_in_a_directory_that_moved_while_another_was_outside(rig: Rig, now: bool) -> None:
+    """What was looked for in vain says nothing of a name that has gone elsewhere since."""
+    os.mkdir(rig.s(b"d"))
+    write(rig.s(b"a"), b"old")
+    os.link(rig.s(b"a"), rig.s(b"d/b"))
+    os.link(rig.s(b"a"), rig.src + b".outside")
     try:
-        info = os.lstat(top + b"/a")
-        own = (info.st_dev, info.st_ino)
-        for path in (b"a", b"b"):
-            links.note(path, own)
-        assert links.names(source, own) == [b"a", b"b"]
-        assert not links.lacks(source, own, 2)
-        os.unlink(top + b"/a")
-        os.symlink(b"b", top + b"/a")
-        assert links.names(source, own) == [b"b"]
-        assert links.take_parted() == {own}
+        rig.clean(rig.tree())
+        os.rename(rig.s(b"d"), rig.s(b"e"))
+        rig.clean(rig.bring(b"e", b"d", scope=Scope.TREE, content=False, moves={b"e": b"d"}, now=now))
+        write(rig.s(b"a"), b"new")
+        rig.clean(rig.bring(b"a", now=now))
+        assert read(rig.d(b"e/b")) == b"new"
     finally:
-        os.close(source)
+        os.unlink(rig.src + b".outside")

@@ -12,14 +12,16 @@ import contextlib
 import errno
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from instep.core.deletions import is_limited
+from instep.engines.hardlinks import Links, included
 from instep.engines.native.cache import forget
 from instep.engines.native.content import SMALL_BYTES, Brake, Cancelled
-from instep.engines.native.links import Links, bring_linked, seek
+from instep.engines.native.links import bring_linked
 from instep.engines.native.moves import move
 from instep.engines.native.pruning import delete_now, judge, without_repeats
 from instep.engines.native.session import Session, Settings
@@ -96,7 +98,9 @@ class NativeEngine:
         self._may_express = wanted and settings.inplace_bytes >= SMALL_BYTES
         self._big_wait_s = big_wait_s
         self._max_delete = max_delete
-        self._links = Links()
+        self._links = Links(source_fd)
+        self._joining = threading.Lock()
+        """Held while names are made one file: two at work would each join them to what the other replaces."""
         self._seek_again_s = 0.0
         self._owed: list[tuple[bytes, bool, bool]] = []  # directories made in sync_now that sync has to fill
         self._brake = Brake(float("inf"))
@@ -145,7 +149,7 @@ class NativeEngine:
         self._brake.stopping = False
         self._begin()
         if not first and not known:
-            self._links = Links()
+            self._links = Links(self._source)
         return known
 
     def _begin(self) -> None:
@@ -231,13 +235,12 @@ class NativeEngine:
         finally:
             stretch.finish()
         left += changes[done:]
-        if self._links.paths:
-            self._links.review(self._source, changes[:done])
-        if tally.linked or self._links.has_parted:
+        self._links.review(changes[:done])
+        if tally.linked or self._links.has_doubted:
             self._note_links(tally)
             linked, tally.linked = tally.linked, []
             known: list[LinkedName] = []
-            free = self._links.joining.acquire(blocking=False)
+            free = self._joining.acquire(blocking=False)
             for item in linked:
                 if free and not self._lacks_names(item):
                     known.append(item)
@@ -248,13 +251,13 @@ class NativeEngine:
                     outcome.postponed.append(Postponed(Change(RelPath(item[0]), content=item[4]), 0.0))
                 elif dirty not in left:
                     left.append(dirty)
-            if not free and not left:
+            if not left and (not free or self._links.lost):
                 left.append(changes[0])  # At least somebody has to come again for what a name was lost of.
             if free:
                 try:
                     tally.add(self._bring_links(session, known))
                 finally:
-                    self._links.joining.release()
+                    self._joining.release()
             if tally.levels:
                 # A directory that one of the names is in was found missing at the target: it has to be filled.
                 self._owed += [(path, content, False) for path, content, _ in tally.levels]
@@ -418,7 +421,8 @@ class NativeEngine:
         large, total.large = total.large, []
         linked, total.linked = total.linked, []
         whole = ROOT in by_path and by_path[ROOT].scope is Scope.TREE
-        if not large and not linked and not self._links.paths:
+        joins = bool(linked or self._links.paths or self._links.has_doubted)
+        if not large and not joins:
             return
         if self._threads is None:
             self._threads = ThreadPoolExecutor(LARGE_AT_ONCE, "instep-large")
@@ -437,7 +441,7 @@ class NativeEngine:
                 continue
             places -= 1
             tasks.append(loop.run_in_executor(self._threads, self._bring_large, path))
-        if linked or self._links.paths:
+        if joins:
             about = batch.changes
             tasks.append(loop.run_in_executor(self._threads, self._seek_and_link, session, linked, about, whole))
         for tally in await asyncio.gather(*tasks):
@@ -463,36 +467,40 @@ class NativeEngine:
     ) -> Tally:
         """Bring over files with several names, first looking for names that no report has told of."""
         links = self._links
-        links.review(self._source, changes)
+        links.review(changes)
         wanted = {(item[1], item[2]): item[3] for item in linked if self._lacks_names(item)}
-        if wanted and not whole:
+        lost = links.lost
+        if (wanted or lost) and not whole:
             since_s, moves = time.monotonic(), links.moves
             if since_s >= self._seek_again_s:
-                for path, inode in seek(session, set(wanted)):
+                for path, inode in included(session.source, session.filter, wanted=wanted.keys() | lost):
                     links.note(path, inode)
                 now_s = time.monotonic()
                 self._seek_again_s = now_s + SEEK_PAUSE * (now_s - since_s)
                 whole = links.moves == moves  # What was moved meanwhile may have been missed.
+        if whole:
+            links.found(lost)
         if session.brake is None:
             session = Session(self._source, self._target, self._settings, self._group)
             session.brake = self._brake
         try:
-            with links.joining:
+            with self._joining:
                 tally = self._bring_links(session, linked)
         except Cancelled:
             tally = Tally(failures=[(path, "the copy was interrupted", False) for path, *_ in linked])
         if whole:
             for inode, count in wanted.items():
                 links.sought(inode, count)
-        elif wanted:
+        else:
             # Looked not long ago: once more when that is no burden.
             tally.racy += [path for path, device, number, _, _ in linked if (device, number) in wanted]
+            if lost and not tally.racy:
+                tally.racy.append(changes[0].path)
         return tally
 
     def _lacks_names(self, linked: LinkedName) -> bool:
         """Whether this file has names that no report has told of; what is not its name any more does not count."""
         _, device, number, count, _ = linked
-        self._links.drop_stale(self._source, (device, number))
         return self._links.lacks((device, number), count)
 
     def _bring_links(self, session: Session, linked: Sequence[LinkedName]) -> Tally:
@@ -517,7 +525,7 @@ class NativeEngine:
         if old is None:
             return False
         moved = move(session, stretch, old, change.path)
-        if moved and len(self._links):
+        if moved and self._links.paths:
             self._links.moved(old, change.path)
         return moved
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import struct
@@ -12,12 +13,12 @@ from typing import NamedTuple
 
 from instep.core.deletions import is_limited
 from instep.engines import ssh
+from instep.engines.hardlinks import Inode, Links, included, lstat_named, was_touched
 from instep.engines.remote import agent
 from instep.engines.remote.connection import Connection, Far, NoPython, Wanted, over_ssh
 from instep.engines.remote.contents import Contents
 from instep.engines.remote.express import express
 from instep.engines.remote.job import RACY_WAIT_S, Job, names_of
-from instep.engines.remote.links import Links, seek
 from instep.engines.remote.names import Large, Linked
 from instep.engines.remote.owners import learn
 from instep.engines.remote.pace import Pace
@@ -116,7 +117,9 @@ class RemoteEngine:
         self._doubts = False
         self._whose = os.urandom(16)
         self._jobs: dict[int, tuple[Batch, Job]] = {}  # the batch is held so that its id stays its own
-        self._links = Links()
+        self._links = Links(source_fd)
+        self._joining = asyncio.Lock()
+        """Held while names are made one: two at work would each join them to what the other replaces."""
         self._seek_again_s = 0.0
         self._streams = 0
         self._cut: list[tuple[bytes, bytes]] = []
@@ -157,7 +160,7 @@ class RemoteEngine:
         connection.lost = self.lost
         known = self._identity == far.identity
         if not first and not known:
-            self._links = Links()
+            self._links = Links(self._source)
         self._identity = far.identity
         session = Session(self._source, settings, far)
         if settings.preserve.owner and settings.preserve.owner_names:
@@ -215,8 +218,11 @@ class RemoteEngine:
         settings = self._settings
         limited = settings.delete and not settings.dry_run and is_limited(batch, self._max_delete)
         job.producer.holds |= limited
-        self._links.review(self._source, batch.changes)
-        parted = self._links.take_parted()
+        links = self._links
+        for new, old in batch.moves.items():
+            links.moved(old, new)
+        links.review(batch.changes)
+        parted = links.take_parted()
         try:
             await job.run()
             if limited and job.producer.extra:
@@ -224,10 +230,9 @@ class RemoteEngine:
                 job.producer.holds = False
             if job.large:
                 await self._large(job, batch)
-            for inode in parted:
-                job.linked += [Linked(name, inode, 1, content=True) for name in self._links.names(self._source, inode)]
-            if job.linked:
-                await self._linked(job, batch)
+            job.linked += _in_doubt(links, parted)
+            if job.linked or links.lost:
+                await self._linked(job, batch, parted)
             if self._cut:
                 self._cut = await job.forget(self._cut)
             if job.producer.has_work:
@@ -241,7 +246,7 @@ class RemoteEngine:
             job.outcome.away = f"what came from there does not fit: {error}"
         finally:
             if job.outcome.away:
-                self._links.part(parted)
+                links.part(parted)
             self._cut += job.cut
             job.close()
         return job.outcome
@@ -332,49 +337,68 @@ class RemoteEngine:
 
     # -- what has several names -----------------------------------------------------------------------------------
 
-    async def _linked(self, job: Job, batch: Batch) -> None:
+    async def _linked(self, job: Job, batch: Batch, parted: set[Inode]) -> None:
         """Bring over what has several names, and what of the kind is met on the way: directories may come along."""
         for _ in range(JOINS_MAX):
-            await self._join(job, batch)
+            async with self._joining:
+                await self._join(job, batch, parted)
             if not job.linked:
                 return
         for item in job.linked:
             job.outcome.postponed.append(Postponed(self._change(job, item), RACY_WAIT_S))
 
-    async def _join(self, job: Job, batch: Batch) -> None:
-        """Make names one at the target, first looking for those that no report has told of."""
+    async def _join(self, job: Job, batch: Batch, parted: set[Inode]) -> None:
+        """Make names one at the target, first looking for those that no report has told of.
+
+        What turns out to have lost a name is added to ``parted``.
+        """
         links = self._links
         for item in job.linked:
             links.note(item.path, item.inode)
         linked, job.linked = job.linked, []
         whole = any(change.path == ROOT and change.scope is Scope.TREE for change in batch.changes)
-        wanted = {item.inode: item.names for item in linked if self._lacks(item)}
-        if wanted and not whole:
+        wanted = {item.inode: item.names for item in linked if item.names and links.lacks(item.inode, item.names)}
+        lost = links.lost
+        if (wanted or lost) and not whole:
             loop = asyncio.get_running_loop()
-            since_s = loop.time()
+            since_s, moves = loop.time(), links.moves
             if since_s >= self._seek_again_s:
-                for path, inode in await loop.run_in_executor(None, seek, job.session, set(wanted)):
+                seek = functools.partial(included, self._source, job.session.filter, wanted=wanted.keys() | lost)
+                for path, inode in await loop.run_in_executor(None, seek):
                     links.note(path, inode)
                 now_s = loop.time()
                 self._seek_again_s = now_s + SEEK_PAUSE * (now_s - since_s)
-                whole = True
+                whole = links.moves == moves  # What was moved meanwhile may have been missed.
         if whole:
             for inode, count in wanted.items():
                 links.sought(inode, count)
-        elif wanted:
-            for item in linked:
-                if item.inode in wanted:
-                    job.outcome.postponed.append(Postponed(self._change(job, item), RACY_WAIT_S))
+            links.found(lost)
+            more = links.take_parted()
+            parted |= more
+            linked += _in_doubt(links, more)
+        else:
+            # Looked not long ago: once more when that is no burden.
+            again = [self._change(job, item) for item in linked if item.inode in wanted]
+            if lost and not again:
+                again.append(batch.changes[0])
+            job.outcome.postponed += [Postponed(change, RACY_WAIT_S) for change in again]
         groups = names_of(linked)
         waiting: list[tuple[list[bytes], bool]] = []
+        looks: list[tuple[bytes, Inode, os.stat_result | None]] = []
         for inode, content in groups.items():
-            names = links.names(self._source, inode)
+            names = links.names(inode)
             if names and self._settings.dry_run:
                 await plan_joined(job, names, content=content)
             elif names:
                 # Where one was missing when others were joined to it, whatever it waits for must not hold them up.
                 waiting.append((sorted(names, key=job.absent.__contains__), content))
+                looks.append((names[0], inode, lstat_named(self._source, names[0], inode)))
         await self._lead(job, waiting)
+        for name, inode, before in looks:
+            after = lstat_named(self._source, name, inode)
+            if before is not None and after is not None and was_touched(before, after):
+                # Whoever worked on a report about its last name may have been faster, with newer content.
+                job.racy(name)
 
     async def _lead(self, job: Job, waiting: list[tuple[list[bytes], bool]]) -> None:
         """Of each of these groups bring one name over and join the others to it; where it fails, the next one leads."""
@@ -403,8 +427,10 @@ class RemoteEngine:
             large, job.large = job.large, []
             await _all(self._take_turns(job, iter([item])) for item in large)
 
-    def _lacks(self, item: Linked) -> bool:
-        return self._links.lacks(self._source, item.inode, item.names)
+
+def _in_doubt(links: Links, inodes: Iterable[Inode]) -> list[Linked]:
+    """The known names of these, to be compared to the last byte; how many there are does not matter."""
+    return [Linked(name, inode, 0, content=True) for inode in inodes for name in links.names(inode)]
 
 
 async def _all(tasks: Iterable[Coroutine[None, None, None]]) -> None:

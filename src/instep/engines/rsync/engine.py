@@ -11,10 +11,11 @@ from dataclasses import replace
 
 from instep.core.deletions import is_limited
 from instep.core.filters import Filter
+from instep.engines.hardlinks import Inode, Links
 from instep.engines.rsync import plain
 from instep.engines.rsync.command import Reach, Settings, Style, address, own_shell, shell
 from instep.engines.rsync.gate import Gate
-from instep.engines.rsync.links import Links, learn, other_names
+from instep.engines.rsync.links import learn, other_names
 from instep.engines.rsync.master import Master
 from instep.engines.rsync.output import IN_THE_WAY, Complaint, Item, complaints
 from instep.engines.rsync.plan import Run, plan
@@ -98,7 +99,7 @@ class RsyncEngine:
         self._master: Master | None = None
         self._was_open = False
         self._gate = Gate()
-        self._links = Links()
+        self._links = Links(source_fd)
         self.filter = Filter(rules)
         self._unswept: set[bytes] = set()
         """Directories in which a run that broke off may have left its temporary files."""
@@ -169,7 +170,8 @@ class RsyncEngine:
                 return Outcome(away=str(error) if isinstance(error, TargetAway) else error.what)
         unswept, self._unswept = self._unswept, set()
         looked = await self._look(batch, unswept)
-        together = await other_names(self._links, self._source_fd, self.filter, looked)
+        parted: set[Inode] = set()
+        together = await other_names(self._links, self._source_fd, self.filter, looked, parted)
         runs = self._plan(batch, looked, together)
         outcome = Outcome(failures=looked.failures, postponed=looked.postponed)
         trees = [one.path for one in looked.seen if one.kind is Kind.DIRECTORY and one.change.scope is not Scope.ENTRY]
@@ -190,6 +192,8 @@ class RsyncEngine:
             await self._mend_times()
         if outcome.away:
             self._unswept |= unswept
+        if outcome.away or outcome.full:
+            self._links.part(parted)
         if learning is not None:
             await learning
         return outcome

@@ -13,9 +13,9 @@ import re
 import stat
 from collections.abc import AsyncGenerator, Sequence
 
+from instep.engines.hardlinks import Inode, included
 from instep.engines.rsync.command import Style
 from instep.engines.rsync.engine import RsyncEngine
-from instep.engines.rsync.links import Inode, linked_below
 from instep.engines.rsync.output import Item, item
 from instep.linux.look import above_changed_ns, difference, look
 from instep.model import Aspect, Difference
@@ -120,7 +120,7 @@ class RsyncVerifier:
         """All names of a file: rsync joins, and misses, only what stands on one list."""
         if self._linked is None:
             self._linked = {}
-            for path, each in await asyncio.to_thread(linked_below, self._source, self._engine.filter, [ROOT]):
+            for path, each in await asyncio.to_thread(included, self._source, self._engine.filter, [ROOT]):
                 self._linked.setdefault(each, []).append(path)
         return self._linked.get(inode, [])
 
