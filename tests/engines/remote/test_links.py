@@ -10,12 +10,16 @@ import socket
 import stat
 import subprocess
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import pytest
 
+from instep.core.filters import Filter
+from instep.engines.hardlinks import Inode, included
+from instep.engines.remote import engine
 from instep.engines.remote.connection import remote_command
-from instep.paths import Scope
+from instep.paths import RelPath, Scope
 from instep.rules import Preserve, Rule
 from tests.engines.remote.rig import Rig, needs_root, needs_setpriv, nobodys_agent, read, well, write
 
@@ -491,3 +495,30 @@ def test_a_name_in_a_directory_that_moved_while_another_was_outside(rig: Rig, no
         assert read(rig.d(b"e/b")) == b"new"
     finally:
         os.unlink(rig.src + b".outside")
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_directory_that_moves_during_the_search(rig: Rig, monkeypatch: pytest.MonkeyPatch, early: bool) -> None:
+    """From where the search has not been yet to where it has been: what is in it is found later."""
+    for name in (b"d", b"z"):
+        os.mkdir(rig.s(name))
+    make_file(rig.s(b"d/first"))
+    rig.clean(rig.tree())
+    os.link(rig.s(b"d/first"), rig.s(b"second"))
+
+    def miss(source: int, filters: Filter, *, wanted: AbstractSet[Inode]) -> list[tuple[RelPath, Inode]]:
+        os.rename(rig.s(b"d"), rig.s(b"z/d"))
+        if early:
+            rig.engine._links.moved(b"d", b"z/d")  # its report is worked off before the search ends
+        return [found for found in included(source, filters, wanted=wanted) if not found[0].startswith(b"z/d/")]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "included", miss)
+        outcome = rig.bring(b"second")
+    assert [again.change.path for again in outcome.postponed] == [b"second"] * early
+    well(rig.bring(b"z/d", b"d", scope=Scope.TREE, content=False, moves={b"z/d": b"d"}))
+    if early:
+        rig.engine._seek_again_s = 0.0
+        rig.clean(rig.bring(b"second"))
+    at_rest(rig)
+    assert joined(rig, b"z/d/first", b"second")

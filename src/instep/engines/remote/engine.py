@@ -221,6 +221,7 @@ class RemoteEngine:
         links = self._links
         for new, old in batch.moves.items():
             links.moved(old, new)
+        job.looks_into_moved = links.misses_some
         links.review(batch.changes)
         parted = links.take_parted()
         try:

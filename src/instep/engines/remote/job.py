@@ -66,6 +66,8 @@ class Job:
         """Large files whose transfer was cut, and under what name the agent keeps what came of them."""
         self.absent: set[bytes] = set()
         """Names that the target did not have when others were to be joined to them."""
+        self.looks_into_moved = False
+        """Whether a directory that was renamed may hold a name that a search has missed."""
         self.kept = 0
         """Names that the target has and keeps, as far as it was compared."""
         self.compared = 0
@@ -329,7 +331,7 @@ class Job:
 
     def _moved(self, sent: Sent) -> None:
         # Its times and mode may be others by now; what is below a directory came along.
-        self.producer.work.append(sent.item._replace(task=Task.NAME))
+        self.producer.work.append(sent.item if self.looks_into_moved else sent.item._replace(task=Task.NAME))
 
     async def _exception(self, sent: Sent, status: int, payload: bytes, part: bytearray | None) -> None:
         item, path, work = sent.item, sent.path, self.producer.work
