@@ -28,7 +28,9 @@ changed_ns = Struct("<32xq12x").unpack
 Names = dict[bytes, dict[bytes, T]]
 """By directory, then by name: something of each. The root itself has an empty name, in itself."""
 UNKNOWN = bytes(SIZE)
-"""In the place of a record: nothing is known of this name any more."""
+"""In the place of a record: a target may have something under this name, and nobody knows what."""
+GONE = b"\xff" * SIZE
+"""In the place of a record: this name is no more, at rest, so the target has it no more either."""
 _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _DIRECTORY_BIT = stat.S_IFDIR
 _KIND = 0o170000

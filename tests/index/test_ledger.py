@@ -12,7 +12,7 @@ from instep.index.journal import Touched
 from instep.index.ledger import Commit, Ledger, NotBelieved, discard
 from instep.model import Change, Landmarks
 from instep.paths import Learned, RelPath, Scope
-from instep.records import SIZE, UNKNOWN, changed_ns
+from instep.records import GONE, SIZE, UNKNOWN, changed_ns
 
 ONE = b"1" * SIZE
 (CHANGED_NS,) = changed_ns(ONE)
@@ -118,6 +118,14 @@ def test_when_it_is_not_believed(path: bytes, why: str, words: str, monkeypatch:
         asked(path, target)
 
 
+def test_a_name_of_which_nothing_is_known_need_not_be_there(path: bytes) -> None:
+    ledger = whole(path)
+    ledger.start_writing(())
+    ledger.finish({b"": {b"c": UNKNOWN}}, [b"e"], (), whole=None)
+    ledger.close(clean=True)
+    assert asked(path) == {}
+
+
 def test_a_machine_that_was_shut_down_in_good_order_is_believed(path: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     whole(path).close(clean=True)
     monkeypatch.setattr(module, "_boot", lambda: b"another boot")
@@ -182,7 +190,7 @@ def test_a_directory_that_went_is_forgotten_with_all_below(path: bytes) -> None:
     ledger.put([(b"d", 0, b"x\0" + ONE), (b"d/e", 0, b"")])
     ledger.finish({b"d": {b"x": ONE}}, (), (), whole=None)
     ledger.start_writing(())
-    ledger.finish({b"": {b"d": UNKNOWN}}, (), [b"d"], whole=None)
+    ledger.finish({b"": {b"d": GONE}}, (), [b"d"], whole=None)
     ledger.fold()
     assert not list(ledger._store.below(b"d"))
     ledger.close(clean=True)
@@ -195,7 +203,7 @@ def test_many_single_records_fold_by_themselves(path: bytes, monkeypatch: pytest
     ledger.finish({b"": {b"c": ONE}, b"c": {b"d": ONE}, b"d": {b"e": ONE}, b"e": {b"f": ONE}}, [b"d/g"], (), whole=None)
     assert ledger._store.change_count() == 0
     assert (ledger._store.entries(b"") or b"").count(ONE) == 3
-    assert ledger._store.entries(b"d") == b"e\0" + ONE
+    assert ledger._store.entries(b"d") == b"e\0" + ONE + b"g\0" + UNKNOWN
     ledger.close(clean=True)
 
 

@@ -13,7 +13,7 @@ from instep.core.filters import Filter
 from instep.index.scan import EVER, Finding, Findings, Scanner
 from instep.index.store import Store
 from instep.paths import Scope
-from instep.records import UNKNOWN, is_directory, parse, record
+from instep.records import GONE, UNKNOWN, is_directory, parse, record
 from instep.rules import Rule
 
 ENTRY, TREE = int(Scope.ENTRY), int(Scope.TREE)
@@ -120,15 +120,18 @@ def test_only_what_rested_since_the_batch_began_is_claimed(desk: Desk) -> None:
         if min(path.lstat().st_ctime_ns for path in (desk.source / "c", desk.source / "c" / "late")) >= began_ns:
             break  # The clock that stamps inodes lags a little behind.
     desk.learn(began_ns)
-    assert b"late" not in parse(desk.store.entries(b"c") or b"")
+    assert parse(desk.store.entries(b"c") or b"")[b"late"] == UNKNOWN
     assert is_directory(parse(desk.store.entries(b"") or b"")[b"c"])
     assert sorted(desk.compare().reports) == [(b"c", ENTRY, False, True), (b"c/late", ENTRY, True, False)]
+    (desk.source / "c" / "late").unlink()
+    assert (b"c/late", ENTRY, True, False) in desk.compare().gone  # The target may have got it all the same.
+    (desk.source / "c" / "late").touch()
     paths = {b"c": (b"late", b"f"), b"": (b"gone", b"", b"a"), b"no/such": (b"x",)}
     began = {parent: dict.fromkeys(names, began_ns) for parent, names in paths.items()}
     assert desk.scanner.singles(began) == {
         b"c": {b"late": UNKNOWN, b"f": record((desk.source / "c" / "f").lstat())},
-        b"": {b"gone": UNKNOWN, b"": record(desk.source.lstat()), b"a": record((desk.source / "a").lstat())},
-        b"no/such": {b"x": UNKNOWN},
+        b"": {b"gone": GONE, b"": record(desk.source.lstat()), b"a": record((desk.source / "a").lstat())},
+        b"no/such": {b"x": GONE},
     }
     assert desk.scanner.singles({b"c": {b"f": began_ns}}, margin_ns=began_ns) == {b"c": {b"f": UNKNOWN}}
 
@@ -140,7 +143,7 @@ def test_what_a_batch_saw_is_not_looked_at_again(desk: Desk) -> None:
     seen = {b"c": {b"f": one}, b"no/such": {b"x": one}}
     assert desk.scanner.singles({b"c": {b"g": 1}, b"no/such": {b"y": 1}}, seen=seen) == {
         b"c": {b"f": one, b"g": UNKNOWN},
-        b"no/such": {b"x": UNKNOWN, b"y": UNKNOWN},
+        b"no/such": {b"x": GONE, b"y": GONE},
     }
 
 
@@ -149,7 +152,7 @@ def test_a_directory_swapped_for_a_link_is_not_followed(desk: Desk) -> None:
     elsewhere.mkdir()
     (elsewhere / "f").touch()
     (desk.source / "led").symlink_to(elsewhere)
-    assert desk.scanner.singles({b"led": {b"f": 1 << 62}}) == {b"led": {b"f": UNKNOWN}}
+    assert desk.scanner.singles({b"led": {b"f": 1 << 62}}) == {b"led": {b"f": GONE}}
 
 
 def test_it_stops_between_directories(desk: Desk) -> None:

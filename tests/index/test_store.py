@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from instep.index.store import BrokenIndex, Store
-from instep.records import SIZE, UNKNOWN, parse
+from instep.records import GONE, SIZE, UNKNOWN, parse
 
 ONE, TWO = b"1" * SIZE, b"2" * SIZE
 
@@ -64,12 +64,12 @@ def test_single_changes_fold_into_the_texts(path: bytes) -> None:
     store = Store(path)
     with store.transaction():
         store.put_directories([(b"", _text(a=ONE, b=ONE, d=ONE)), (b"d", _text(x=ONE))])
-        store.put_changes([(b"", _text(a=ONE, c=TWO)), (b"d", _text(y=TWO)), (b"gone", _text(z=UNKNOWN))])
-        store.put_changes([(b"", _text(a=TWO, b=UNKNOWN))])
+        store.put_changes([(b"", _text(a=ONE, c=TWO)), (b"d", _text(y=TWO)), (b"gone", _text(z=GONE))])
+        store.put_changes([(b"", _text(a=TWO, b=GONE, d=UNKNOWN))])
         assert store.change_count() == 4
         store.fold()
     assert store.change_count() == 0
-    assert parse(store.entries(b"") or b"") == {b"a": TWO, b"c": TWO, b"d": ONE}
+    assert parse(store.entries(b"") or b"") == {b"a": TWO, b"c": TWO, b"d": UNKNOWN}
     assert parse(store.entries(b"d") or b"") == {b"x": ONE, b"y": TWO}
     assert store.entries(b"gone") is None
     store.close()

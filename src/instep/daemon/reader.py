@@ -9,7 +9,7 @@ from instep.core.filters import Filter
 from instep.index.scan import Findings, Level, Scanner
 from instep.index.store import BrokenIndex
 from instep.index.worker import COMPARE, SURVEY, greeting
-from instep.paths import Learned
+from instep.paths import Learned, is_below
 from instep.serving import Values
 from instep.spec import MirrorSpec
 from instep.workers import Pool
@@ -52,20 +52,26 @@ class Reader:
                 raise BrokenIndex(answer[0])
             yield Findings(*answer)
 
-    async def survey(self, levels: list[Level], known: Mapping[bytes, Learned]) -> AsyncIterator[Directories]:
+    async def survey(self, trees: Mapping[bytes, int], known: Mapping[bytes, Learned]) -> AsyncIterator[Directories]:
         """The texts of these directories and of all below them, piece by piece; what is ``known`` is not read again.
+
+        Args:
+            trees: When the batch of each began; of two, one in the other, the inner one began later.
+            known: What is to be claimed of some directories.
 
         Raises:
             WorkerDied: a process of ours was killed.
         """
+        inner = tuple(path for path in trees if is_below(path, trees))
+        apart = known.keys() | inner
+        levels = [(path, began_ns) for path, began_ns in trees.items() if path not in known]
         if known:
             yield [(path, began_ns, text) for path, began_ns, text, _ in known.values()]
-            levels = [level for level in levels if level[0] not in known]
             for _, began_ns, _, below in known.values():
-                levels += [(path, began_ns) for path in below if path not in known]
-        first = await asyncio.to_thread(self.scanner.survey, levels, entries_max=A_LITTLE, known=known)
+                levels += [(path, began_ns) for path in below if path not in apart]
+        first = await asyncio.to_thread(self.scanner.survey, levels, entries_max=A_LITTLE, apart=apart)
         yield first.directories
-        async for directories, _, _ in self._spread(SURVEY, (), first.levels):
+        async for directories, _, _ in self._spread(SURVEY, inner, first.levels):
             yield directories
 
     async def close(self) -> None:

@@ -311,9 +311,9 @@ class TargetIndex:
         await self._in_thread(lambda: ledger.start_writing(trees))
         records = await self._in_thread(lambda: self._read(commit))
         if trees:
-            levels = [(path, began - self._margin_ns) for path, began in trees.items()]
+            before = {path: began - self._margin_ns for path, began in trees.items()}
             known = await self._in_thread(commit.still_true)
-            async for directories in self._reader.survey(levels, known):
+            async for directories in self._reader.survey(before, known):
                 await self._in_thread(lambda some=directories: ledger.put(some))  # type: ignore[misc]
         clocks_s, self._clocks_s = self._clocks_s, _between_clocks_s()
         if abs(self._clocks_s - clocks_s) > CLOCK_STEP_S or not self._drain():
@@ -391,7 +391,7 @@ class TargetIndex:
 
 
 def _outermost(trees: dict[bytes, int]) -> dict[bytes, int]:
-    """The trees that no other one covers that began as late."""
+    """The trees that no other one covers that began as late: one in another began after it."""
     kept: dict[bytes, int] = {}
     for path in sorted(trees):
         began = trees[path]

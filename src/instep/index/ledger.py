@@ -178,7 +178,8 @@ class Ledger:
         if self._store.meta().get("target") != target.identity:
             raise NotBelieved("the target is not the one that was left")
         self.fold()
-        lost = parse(self._store.entries(ROOT) or b"").keys() - target.names - touched.keys()
+        known = parse(self._store.entries(ROOT) or b"")
+        lost = {name for name, one in known.items() if one != UNKNOWN} - target.names - touched.keys()
         if lost:
             raise NotBelieved(f"the target lacks {len(lost)} names that it had, {os.fsdecode(min(lost))!r} among them")
 

@@ -16,6 +16,7 @@ from instep.index.store import Store
 from instep.linux.openat import open_directory
 from instep.paths import TEMPORARY_PREFIX, RelPath, Scope
 from instep.records import (
+    GONE,
     UNKNOWN,
     Names,
     encoded,
@@ -117,10 +118,10 @@ class Scanner:
         levels.clear()
         return found
 
-    def survey(self, levels: list[Level], *, entries_max: int, known: Container[bytes] = ()) -> Survey:
-        """The texts of directories and all below them, with only what has not changed since their batch began.
+    def survey(self, levels: list[Level], *, entries_max: int, apart: Container[bytes] = ()) -> Survey:
+        """The texts of directories and all below them, claiming only what has not changed since their batch began.
 
-        Directories that are ``known``, with all that is below these, are left out.
+        Directories that are dealt with ``apart``, with all that is below these, are not walked into.
         Stops between two directories once ``entries_max`` entries were looked at; ``levels`` is consumed.
         """
         found = Survey()
@@ -134,7 +135,7 @@ class Scanner:
             found.directories.append((path, began_ns, text))
             prefix = path + b"/" if path else b""
             paths = [prefix + name for name in below]
-            levels += [(path, began_ns) for path in paths if path not in known]
+            levels += [(path, began_ns) for path in paths if path not in apart]
         found.levels = list(levels)
         levels.clear()
         return found
@@ -148,15 +149,15 @@ class Scanner:
     ) -> Names[bytes]:
         """The records of names whose batches began at these times, less a margin, together with those of ``seen``.
 
-        UNKNOWN for one that is not there, has changed since, or cannot be looked at. ``seen``: what batches saw of
-        other names in these directories, which still have to be there; consumed.
+        GONE for one that is not there, UNKNOWN for one that has changed since, or cannot be looked at. ``seen``: what
+        batches saw of other names in these directories, which still have to be there; consumed.
         """
         found: Names[bytes] = {}
         for parent, names in began.items():
             try:
                 fd = open_directory(self._source, parent)
-            except OSError:
-                found[parent] = dict.fromkeys([*names, *seen.get(parent, ())], UNKNOWN)
+            except OSError as error:
+                found[parent] = dict.fromkeys([*names, *seen.get(parent, ())], _unseen(error))
                 continue
             try:
                 found[parent] = _records(fd, names, margin_ns, seen.get(parent, {}))
@@ -188,8 +189,8 @@ class Scanner:
                         below.append(name)
                     if info.st_ctime_ns < before_ns:
                         pieces.append(named(name, info))
-                    elif is_dir:
-                        pieces.append(name + b"\0" + identity_only(info))
+                    else:  # The target may have it, in this state or that.
+                        pieces.append(name + b"\0" + _changed_since(info))
         finally:
             os.close(fd)
         return b"".join(pieces), below, len(pieces)
@@ -203,11 +204,16 @@ def _records(
     for name, began_ns in began.items():
         try:
             info = stat_of(name or b".", dir_fd=directory, follow_symlinks=False)
-        except OSError:
-            found[name] = UNKNOWN
+        except OSError as error:
+            found[name] = _unseen(error)
             continue
         found[name] = record(info) if info.st_ctime_ns < began_ns - margin_ns else _changed_since(info)
     return found
+
+
+def _unseen(error: OSError) -> bytes:
+    """What may be claimed of a name that could not be looked at."""
+    return GONE if error.errno in _VANISHED else UNKNOWN
 
 
 def _changed_since(info: os.stat_result) -> bytes:

@@ -17,7 +17,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from instep.records import UNKNOWN, parse
+from instep.records import GONE, parse
 
 VERSION = 1
 _SCHEMA = """
@@ -143,7 +143,7 @@ class Store:
         self._execute_many("INSERT OR REPLACE INTO directory VALUES (?, ?)", rows)
 
     def put_changes(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
-        """Directories, each with a text of some of its names; ``UNKNOWN`` for those that are not known any more."""
+        """Directories, each with a text of some of its names; ``GONE`` for those that are no more."""
         self._execute_many("INSERT INTO change (path, entries) VALUES (?, ?)", rows)
 
     def fold(self) -> None:
@@ -154,7 +154,7 @@ class Store:
         for path, names in changes.items():
             known = self.entries(path)
             records = {**parse(known or b""), **names}
-            text = b"".join(name + b"\0" + one for name, one in records.items() if one != UNKNOWN)
+            text = b"".join(name + b"\0" + one for name, one in records.items() if one != GONE)
             if text or known:
                 self.put_directories([(path, text)])
         self._execute("DELETE FROM change")

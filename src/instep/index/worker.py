@@ -14,7 +14,7 @@ from instep.serving import Values, serve
 COMPARE = 0
 """(COMPARE, (number of the comparison, path of a store, …), [directory, …], entries_max) -> Findings, or (reason,)"""
 SURVEY = 1
-"""(SURVEY, (), [(directory, began), …], entries_max) -> Survey"""
+"""(SURVEY, (directory to be left apart, …), [(directory, began), …], entries_max) -> Survey"""
 
 
 def greeting(rules: tuple[Rule, ...], *, one_file_system: bool) -> Values:
@@ -34,7 +34,7 @@ class _Work:
     def __call__(self, job: Values) -> Values:
         kind, what, levels, entries_max = job
         if kind == SURVEY:
-            survey = self._scanner.survey(levels, entries_max=entries_max)
+            survey = self._scanner.survey(levels, entries_max=entries_max, apart=frozenset(what))
             return (survey.directories, survey.entries, survey.levels)
         try:
             self._open(what)
