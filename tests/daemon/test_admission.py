@@ -11,6 +11,7 @@ import pytest
 from instep.core.filters import Filter
 from instep.daemon import admission as module
 from instep.daemon.admission import Admission
+from instep.daemon.aliases import Aliases
 from instep.model import Report
 from instep.paths import ROOT, RelPath, Scope
 from instep.rules import Rule
@@ -26,7 +27,8 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def admission(root: Path) -> Iterator[Admission]:
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    yield Admission(fd, Filter([Rule(include=False, pattern=b"*.o"), Rule(include=False, pattern=b"cache/")]))
+    filters = Filter([Rule(include=False, pattern=b"*.o"), Rule(include=False, pattern=b"cache/")])
+    yield Admission(fd, filters, Aliases(fd, filters, note=lambda _: None, settled=lambda: None))
     os.close(fd)
 
 
@@ -78,3 +80,47 @@ def test_not_every_directory_is_remembered_for_ever(admission: Admission, monkey
     assert admission.admit(report(b"e/x.o"))
     assert admission.admit(report(b"d/x.o"))
     assert not admission.admit(report(b"d/x.o"))
+
+
+class Told:
+    """In the place of ``Aliases``."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, bytes]] = []
+
+    def moved(self) -> None:
+        self.heard.append(("moved", b""))
+
+    def touched(self, path: RelPath, _: tuple[int, int]) -> list[Report]:
+        self.heard.append(("touched", path))
+        return [Report(RelPath(b"other"))]
+
+    def gone(self, path: RelPath) -> list[Report]:
+        self.heard.append(("gone", path))
+        return []
+
+
+def test_of_an_excluded_name_the_other_names_of_its_file_are_noted(
+    admission: Admission, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told()
+    monkeypatch.setattr(admission, "_aliases", told)
+    (root / "d" / "one.o").touch()
+    (root / "d" / "two").touch()
+    os.link(root / "d" / "two", root / "d" / "two.o")
+    (root / "d" / "link.o").symlink_to("two")
+    other = Report(RelPath(b"other"))
+    assert list(admission.admit(report(b"d/two.o"))) == [other, directory(b"d")]
+    assert list(admission.admit(report(b"d/two.o"))) == [other]
+    for name in (b"d/one.o", b"d/link.o", b"d/none.o"):
+        assert not admission.admit(report(name))
+    assert list(admission.admit(report(b"d/two.o", b"d/was.o"))) == [other]
+    assert not admission.admit(report(b"cache/x"))  # What is in an excluded directory is outside.
+    assert list(admission.admit(Report(RelPath(b"d/dir.o"), is_dir=True))) == []
+    renamed = Report(RelPath(b"e"), is_dir=True, moved_from=RelPath(b"f"))
+    assert list(admission.admit(renamed)) == [renamed]
+    assert told.heard == [
+        *[("touched", b"d/two.o")] * 2,
+        *[("gone", b"d/one.o"), ("gone", b"d/link.o"), ("gone", b"d/none.o")],
+        *[("gone", b"d/was.o"), ("touched", b"d/two.o"), ("moved", b"")],
+    ]

@@ -216,3 +216,41 @@ def test_rules_never_touch_the_source(start: Start, source: Path, target: Path) 
     daemon = start(source, target, "--once", "--exclude=*.o", "--delete-excluded")
     assert daemon.ended() == 0
     assert snapshot(source) == before
+
+
+@pytest.mark.parametrize("monitor", [pytest.param("fanotify", marks=pytest.mark.root), "inotify", "poll"])
+@pytest.mark.parametrize("engine", [*ENGINES, "remote"])
+def test_what_is_written_through_an_excluded_name(
+    start: Start, source: Path, target: Path, request: pytest.FixtureRequest, engine: str, monitor: str
+) -> None:
+    """It is reported under that name alone, and changes the file's other names."""
+    far = ["--ssh", request.getfixturevalue("sshd").ssh] if engine == "remote" else []
+    (source / "d").mkdir()
+    (source / "a").write_text("old")
+    for other in ("d/b", "d/x.o", "y.o"):
+        os.link(source / "a", source / other)
+    place: str | Path = f"there:{target}" if far else target
+    daemon = start(*far, source, place, f"--engine={engine}", *MONITORS[monitor], "--exclude=*.o")
+    daemon.wait_following()
+
+    def same(path: str) -> bool:
+        there = target / path
+        return there.exists() and there.read_text() == (source / path).read_text()
+
+    def written(through: str, *others: str) -> None:
+        with (source / through).open("a") as file:
+            file.write(f" by {through}")
+        if through == "y.o":
+            (source / through).unlink()
+        wait_until(lambda: all(map(same, others)), f"what was written through {through}")
+        assert len({(target / other).stat().st_ino for other in others}) == 1
+
+    written("d/x.o", "a", "d/b")
+    (source / "d").rename(source / "e")
+    wait_until((target / "e").exists, "the directory")
+    written("e/x.o", "a", "e/b")
+    with (source / "y.o").open("a") as file:
+        file.write(" more")
+    wait_until(lambda: same("a") and same("e/b"), "what was written through y.o")
+    written("y.o", "a", "e/b")
+    assert daemon.stop() == 0

@@ -2,14 +2,17 @@
 
 A name that is excluded has a directory that may not be, and whose times change when the name comes or goes. That is
 noted in the place of the name's own report, before those that follow it: a rename of the directory must find it noted.
+And it may be one of several names of a file, of which others are not excluded (``aliases``).
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 
 from instep.core.filters import Filter
+from instep.daemon.aliases import Aliases
 from instep.linux.openat import open_directory
 from instep.model import Report
 from instep.paths import RelPath, Scope
@@ -21,9 +24,10 @@ REMEMBERED_MAX = 10_000
 class Admission:
     """Asked for every report while there are rules; lives in the loop."""
 
-    def __init__(self, source: int, filters: Filter) -> None:
+    def __init__(self, source: int, filters: Filter, aliases: Aliases) -> None:
         """``source``: a descriptor of the source's root, which stays the caller's."""
         self._source = source
+        self._aliases = aliases
         self._excludes = filters.excludes
         self._seen: dict[bytes, tuple[int, int]] = {}
 
@@ -32,24 +36,29 @@ class Admission:
         path, old, is_dir = report.path, report.moved_from, report.is_dir
         out = self._excludes(path, is_dir)
         if old is None:
-            return (report,) if not out or not path else self._around(path)
+            return (report,) if not out or not path else self._around(path, is_dir=is_dir)
+        if is_dir:
+            self._aliases.moved()
         old_out = self._excludes(old, is_dir)
         if not out and not old_out:
             return (report,)
         if out and old_out:
-            return (*self._around(old), *self._around(path))
+            return (*self._around(old, is_dir=is_dir), *self._around(path, is_dir=is_dir))
         inside, outside = (old, path) if out else (path, old)
-        return (*self._around(outside), Report(inside, Scope.TREE, content=True, is_dir=is_dir))
+        return (*self._around(outside, is_dir=is_dir), Report(inside, Scope.TREE, content=True, is_dir=is_dir))
 
-    def _around(self, path: RelPath) -> Sequence[Report]:
-        """The directory of an excluded name, if its own times have changed since it was last asked for.
+    def _around(self, path: RelPath, *, is_dir: bool) -> Sequence[Report]:
+        """What to note in the place of an excluded name: its directory, and other names of the file.
 
-        Some 10 us, so that a file that is excluded and written to all the time costs no more than that.
+        The directory only if its own times have changed since it was last asked for. Some 12 us, so that a file that
+        is excluded and written to all the time costs no more than that.
         """
-        parent = RelPath(path.rpartition(b"/")[0])
+        above, _, name = path.rpartition(b"/")
+        parent = RelPath(above)
         if self._excludes(parent, True):
             return ()
         seen = self._seen
+        others: Sequence[Report] = ()
         try:
             fd = open_directory(self._source, parent)
         except OSError:
@@ -57,12 +66,24 @@ class Admission:
         else:
             try:
                 info = os.fstat(fd)
+                if not is_dir:
+                    others = self._others(path, name, fd)
             finally:
                 os.close(fd)
             one = (info.st_ino, info.st_mtime_ns)
             if seen.get(parent) == one:
-                return ()
+                return others
             if len(seen) >= REMEMBERED_MAX:
                 seen.clear()
             seen[parent] = one
-        return (Report(parent, Scope.ENTRY, content=False, is_dir=True),)
+        return (*others, Report(parent, Scope.ENTRY, content=False, is_dir=True))
+
+    def _others(self, path: RelPath, name: bytes, directory: int) -> Sequence[Report]:
+        """The other names of the file that an excluded name is of, as far as they are known now."""
+        try:
+            info = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except OSError:
+            return self._aliases.gone(path)
+        if info.st_nlink < 2 or stat.S_ISDIR(info.st_mode) or stat.S_ISLNK(info.st_mode):
+            return self._aliases.gone(path)
+        return self._aliases.touched(path, (info.st_dev, info.st_ino))

@@ -16,6 +16,7 @@ from instep.core.changelog import ChangeLog
 from instep.core.filters import Filter
 from instep.core.retry import backoff_s
 from instep.daemon.admission import Admission
+from instep.daemon.aliases import Aliases
 from instep.daemon.build import build_monitor, build_verifier
 from instep.daemon.indexes import Indexes
 from instep.daemon.locks import TargetLocks
@@ -85,6 +86,7 @@ class Mirror:
         self._carried = carried
         self._filter = Filter(spec.rules)
         self._admission: Admission | None = None
+        self._aliases: Aliases | None = None
         self._monitor: Monitor | None = None
         self._why_monitor = ""
         self._reads = -1
@@ -121,7 +123,10 @@ class Mirror:
             info = os.fstat(self._source)
             self._identity = (info.st_dev, info.st_ino)
             if not self._filter.is_trivial:
-                self._admission = Admission(self._source, self._filter)
+                self._aliases = Aliases(
+                    self._source, self._filter, note=self._note, settled=self._settled, clock=self._clock
+                )
+                self._admission = Admission(self._source, self._filter, self._aliases)
             built = Built(
                 spec,
                 self._source,
@@ -203,7 +208,7 @@ class Mirror:
             self._indexes,
             self.targets,
             note=self._note,
-            settled=self._rescanned,
+            settled=self._settled,
             max_delete=spec.max_delete,
             clock=self._clock,
         )
@@ -310,6 +315,8 @@ class Mirror:
         await asyncio.gather(*unfinished, return_exceptions=True)
         if self._rescan is not None:
             self._rescan.close()
+        if self._aliases is not None:
+            await self._aliases.close()
         if self._indexes is not None:
             await self._indexes.close(
                 clean=not self._source_away and not any(target.working for target in self.targets),
@@ -422,7 +429,7 @@ class Mirror:
     def _note(self, report: Report) -> None:
         self.changelog.note(report, self._clock())
 
-    def _rescanned(self) -> None:
+    def _settled(self) -> None:
         self._kick()
         self._check()
 
@@ -472,7 +479,7 @@ class Mirror:
                 for target in self.targets
             ):
                 self.end(End.STOPPED)
-        elif self.spec.once or self.spec.dry_run:
+        elif (self.spec.once or self.spec.dry_run) and not (self._aliases is not None and self._aliases.busy):
             if all(target.idle for target in self.targets):
                 self.end(End.INCOMPLETE if any(target.deletions.held for target in self.targets) else End.DONE)
             elif all(target.served and (target.state is State.READY or target.tries > 3) for target in self.targets):
