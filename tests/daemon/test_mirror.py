@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from instep.daemon.indexes import Indexes
 from instep.daemon.mirror import End, Mirror
 from instep.daemon.target import Target
 from instep.model import MonitorStatus, Report
@@ -93,6 +94,36 @@ def test_once_its_monitor_is_closed_nobody_asks_it(tmp_path: Path, monkeypatch: 
     assert asyncio.run(life()) is End.REBUILD
     assert closing.is_set()
     assert not reads
+
+
+def test_nothing_is_begun_while_the_indexes_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be cut short in the middle, and no index would know of it."""
+    source, target = tmp_path / "s", tmp_path / "t"
+    source.mkdir()
+    mirror = Mirror(MirrorSpec(os.fsencode(source), (TargetSpec(os.fsencode(target)),)), observer=None)
+    close = Indexes.close
+    noted = -1
+
+    async def slowly(self: Indexes, *, clean: bool, within_s: float) -> None:
+        nonlocal noted
+        (source / "late").touch()
+        mirror._turn()
+        noted = mirror.targets[0].pending()
+        await close(self, clean=clean, within_s=within_s)
+
+    monkeypatch.setattr(Indexes, "close", slowly)
+
+    async def life() -> End:
+        running = asyncio.create_task(mirror.run())
+        async with asyncio.timeout(60):
+            while not mirror.following:  # noqa: ASYNC110  # told to the log alone
+                await asyncio.sleep(0.001)
+            mirror.stop()
+            return await running
+
+    assert asyncio.run(life()) is End.STOPPED
+    assert noted == 1
+    assert not (target / "late").exists()
 
 
 @pytest.mark.parametrize("more", [(), (Report(RelPath(b"f")),)], ids=["nothing else", "a change"])

@@ -309,6 +309,8 @@ class Mirror:
             self._verifying.append(loop.create_task(keep_verifying(target, make, rounds, self._kick)))
 
     async def _close(self) -> None:
+        for target in self.targets:
+            target.paused = True  # What is begun now would be cut short, and no index would know of it.
         unfinished = [*self._verifying, *(task for task in self._opening.values() if not task.done())]
         for task in unfinished:
             task.cancel()
