@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.system import small_queue, unhurried, writers
+from tests.system import small_queue, unhurried
 from tests.system.conftest import Start
 from tests.system.daemon_process import DaemonProcess, wait_until
 
 ENGINES = ["native", "rsync"]
-ROUNDS = int(os.environ.get("INSTEP_ROUNDS", "50"))
 
 
 def fill(source: Path) -> None:
@@ -232,65 +227,3 @@ def test_a_resync_through_the_index_after_lost_events(start: Start, source: Path
     daemon.wait_event("in-step-again")
     daemon.wait_equal(source, target)
     assert daemon.stop() == 0
-
-
-def play(start: Start, base: Path, seed: int, *options: str) -> None:
-    """Writers, and a daemon that is ended in every way and started again, several times; then rest."""
-    root, outside, target = base / "root", base / "outside", base / "target"
-    root.mkdir()
-    outside.mkdir()
-    draw = random.Random(seed)
-    writers.disturb(os.fsencode(root), os.fsencode(outside), seed * 7 + 1, 150, 0)
-    links = "--engine=rsync" not in options
-    for life in range(4):
-        daemon = start(root, target, *options)
-        if draw.random() < 0.7:
-            daemon.wait_following()
-        else:
-            daemon.wait_event("monitor")
-        writer = subprocess.Popen(
-            [
-                sys.executable,
-                writers.__file__,
-                root,
-                outside,
-                str(seed * 1000 + life),
-                "250",
-                draw.choice(["0", "0.004"]),
-            ]
-        )
-        try:
-            if draw.random() < 0.5:
-                wait_until(lambda: writer.poll() is not None, "the writer's end")  # noqa: B023
-            if draw.random() < 0.6:
-                daemon.kill()
-            else:
-                assert daemon.stop() == 0
-            assert writer.wait(60) == 0
-        finally:
-            writer.kill()
-            writer.wait()
-        if draw.random() < 0.5:
-            writers.disturb(os.fsencode(root), os.fsencode(outside), seed * 11 + life, 40, 0)
-    daemon = start(root, target, *options)
-    daemon.wait_equal(root, target, links=links)
-    for directory, _, _ in os.walk(root):
-        with open(os.path.join(directory, "probe"), "wb") as file:
-            file.write(draw.randbytes(5))
-    daemon.wait_equal(root, target, links=links)
-    assert daemon.stop() == 0
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("engine", ENGINES)
-def test_ended_in_every_way_and_started_again(start: Start, shm: Path, engine: str) -> None:
-    given = os.environ.get("INSTEP_SEED")
-    for _ in range(ROUNDS // 50 or 1):
-        seed = int(given) if given else random.SystemRandom().randrange(1_000_000)
-        base = Path(tempfile.mkdtemp(prefix="round", dir=shm))
-        try:
-            play(start, base, seed, f"--engine={engine}")
-        except AssertionError as error:
-            raise AssertionError(f"INSTEP_SEED={seed} --engine={engine}: {error}") from None
-        shutil.rmtree(base, ignore_errors=True)

@@ -20,6 +20,7 @@ import pytest
 
 from tests.system import small_queue, writers
 from tests.system.conftest import Start
+from tests.system.daemon_process import DaemonProcess, wait_until
 from tests.system.disks import DISK_KINDS, Disks
 from tests.system.faults import ENGINES, MONITORS
 
@@ -42,6 +43,7 @@ RULES = {
     "no deletions": ["--no-delete"],
     "no deletions, a name": ["--no-delete", "--exclude=b"],
 }
+NO_RULES = "none"
 SHARE = max(1, ROUNDS // (len(PLACES) * len(ENGINES)))
 
 
@@ -68,10 +70,7 @@ def play(start: Start, place: Path, seed: int, engine: str, ssh: str | None = No
     Returns:
         How often the kernel's queue overflowed.
     """
-    road = ROADS[seed % len(ROADS)]
-    if (os.geteuid() != 0 and road != "poll") or (road == "fanotify" and place.name == "overlay"):
-        road = "inotify"
-    print(f"INSTEP_SEED={seed}  # {road}")
+    road = road_of(seed, place)
     base = Path(tempfile.mkdtemp(prefix="round", dir=place))
     root, outside = base / "root", base / "outside"
     targets = [base / "target", base / "second"][: 2 if seed % 5 == 0 else 1]
@@ -131,6 +130,79 @@ def play(start: Start, place: Path, seed: int, engine: str, ssh: str | None = No
     return overflows
 
 
+def road_of(seed: int, place: Path) -> str:
+    """Which monitor has its turn."""
+    road = ROADS[seed % len(ROADS)]
+    if (os.geteuid() != 0 and road != "poll") or (road == "fanotify" and place.name == "overlay"):
+        road = "inotify"
+    print(f"INSTEP_SEED={seed}  # {road}")
+    return road
+
+
+def play_lives(start: Start, place: Path, seed: int, engine: str, ssh: str | None, rules: Sequence[str]) -> None:
+    """Writers, and a daemon that is ended in every way and started again, several times; then rest.
+
+    The arguments are those of ``play``. Between two lives nobody watches: what happens then is found through the index.
+    """
+    road = road_of(seed, place)
+    base = Path(tempfile.mkdtemp(prefix="round", dir=place))
+    root, outside, target = base / "root", base / "outside", base / "target"
+    root.mkdir()
+    outside.mkdir()
+    draw = random.Random(seed)
+    writers.disturb(os.fsencode(root), os.fsencode(outside), seed * 7 + 1, 150, 0)
+    deletions = "--no-delete" not in rules
+    links = engine != "rsync" and deletions
+    far = [] if ssh is None else ["--ssh", ssh]
+    arguments = [*far, root, target if ssh is None else f"there:{target}", f"--engine={engine}", *rules]
+    arguments += [*MONITORS[road.partition(",")[0]], "--max-delete=none"]
+    daemons: list[DaemonProcess] = []
+
+    def begin() -> DaemonProcess:
+        daemon = start(*arguments)
+        daemons.append(daemon)
+        return daemon
+
+    try:
+        for life in range(4):
+            daemon = begin()
+            if draw.random() < 0.7:
+                daemon.wait_following()
+            else:
+                daemon.wait_event("monitor")
+            how_many, pause_s = "250", draw.choice(["0", "0.004"])
+            writer = subprocess.Popen(
+                [sys.executable, writers.__file__, root, outside, str(seed * 1000 + life), how_many, pause_s]
+            )
+            try:
+                if draw.random() < 0.5:
+                    wait_until(lambda: writer.poll() is not None, "the writer's end")  # noqa: B023
+                if draw.random() < 0.6:
+                    daemon.kill()
+                else:
+                    assert daemon.stop() == 0
+                assert writer.wait(60) == 0
+            finally:
+                writer.kill()
+                writer.wait()
+            if draw.random() < 0.5:
+                writers.disturb(os.fsencode(root), os.fsencode(outside), seed * 11 + life, 40, 0)
+        daemon = begin()
+        daemon.wait_equal(ruled(root, base / "at rest", rules), target, links=links, deletions=deletions)
+        for directory, _, _ in os.walk(root):
+            with open(os.path.join(directory, "probe"), "wb") as file:
+                file.write(draw.randbytes(5))
+        daemon.wait_equal(ruled(root, base / "probed", rules), target, links=links, deletions=deletions)
+        assert daemon.stop() == 0
+    except AssertionError as error:
+        words = " ".join([road, engine, str(place), *rules])
+        raise AssertionError(f"INSTEP_SEED={seed} {words}: {error}") from None
+    finally:
+        for daemon in daemons:
+            daemon.kill()
+        shutil.rmtree(base, ignore_errors=True)
+
+
 def ruled(root: Path, reference: Path, rules: Sequence[str]) -> Path:
     """What there is without what these rules leave out."""
     if not rules:
@@ -175,3 +247,15 @@ def test_writers_at_once_under_rules(
     ssh: str | None = request.getfixturevalue("sshd").ssh if engine == "remote" else None
     for seed in seeds(max(1, SHARE // 3), f"{rules} {engine}"):
         play(start, shm, seed, engine, ssh, RULES[rules])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120 + 30 * SHARE)
+@pytest.mark.parametrize("engine", [*ENGINES, *["remote"] * FULL])
+@pytest.mark.parametrize("rules", [NO_RULES, *(RULES if FULL else ["only some"])])
+def test_ended_in_every_way_and_started_again(
+    start: Start, shm: Path, request: pytest.FixtureRequest, engine: str, rules: str
+) -> None:
+    ssh: str | None = request.getfixturevalue("sshd").ssh if engine == "remote" else None
+    for seed in seeds(max(1, SHARE // 3), f"lives {rules} {engine}"):
+        play_lives(start, shm, seed, engine, ssh, RULES.get(rules, []))
