@@ -31,6 +31,8 @@ UNKNOWN = bytes(SIZE)
 """In the place of a record: a target may have something under this name, and nobody knows what."""
 GONE = b"\xff" * SIZE
 """In the place of a record: this name is no more, at rest, so the target has it no more either."""
+OTHERS = b"\0" + UNKNOWN
+"""In the text of a directory, under no name: a target may have names in it that are not told here."""
 _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _DIRECTORY_BIT = stat.S_IFDIR
 _KIND = 0o170000

@@ -22,11 +22,11 @@ ENTRY, TREE = int(Scope.ENTRY), int(Scope.TREE)
 class Desk:
     """A source, a scanner and an index of it."""
 
-    def __init__(self, base: Path, rules: Sequence[Rule] = ()) -> None:
+    def __init__(self, base: Path, rules: Sequence[Rule] = (), margin_ns: int = 0) -> None:
         self.source = base / "source"
         self.source.mkdir()
         self.fd = os.open(self.source, os.O_RDONLY | os.O_DIRECTORY)
-        self.scanner = Scanner(self.fd, Filter(rules), one_file_system=False)
+        self.scanner = Scanner(self.fd, Filter(rules), one_file_system=False, margin_ns=margin_ns)
         self.store = Store(os.fsencode(base / "index"))
 
     def learn(self, began_ns: int = EVER) -> None:
@@ -133,7 +133,6 @@ def test_only_what_rested_since_the_batch_began_is_claimed(desk: Desk) -> None:
         b"": {b"gone": GONE, b"": record(desk.source.lstat()), b"a": record((desk.source / "a").lstat())},
         b"no/such": {b"x": GONE},
     }
-    assert desk.scanner.singles({b"c": {b"f": began_ns}}, margin_ns=began_ns) == {b"c": {b"f": UNKNOWN}}
 
 
 def test_what_a_batch_saw_is_not_looked_at_again(desk: Desk) -> None:
@@ -200,3 +199,29 @@ def test_a_directory_that_cannot_be_read_is_reported(desk: Desk, monkeypatch: py
 
     monkeypatch.setattr(Scanner, "_read", refuse)
     assert desk.compare().reports == [(b"a", TREE, False, True)]
+
+
+def test_without_events_nothing_is_claimed_that_may_have_changed_unseen(tmp_path: Path) -> None:
+    """A name may have come to a target and gone from the source since: who asks later has to look there."""
+    margin_ns = 50_000_000
+    desk = Desk(tmp_path, margin_ns=margin_ns)
+    (desk.source / "d").mkdir()
+    (desk.source / "d" / "f").touch()
+    now_ns = max(path.lstat().st_ctime_ns for path in (desk.source / "d" / "f", desk.source / "d", desk.source))
+    f, d = record((desk.source / "d" / "f").lstat()), record((desk.source / "d").lstat())
+    early, late = now_ns + margin_ns, now_ns + margin_ns + 1
+    missing = {b"d": {b"gone": early}, b"none": {b"x": late}}
+    assert desk.scanner.singles(missing) == {b"d": {b"gone": UNKNOWN}, b"none": {b"x": UNKNOWN}}
+    assert desk.scanner.singles({b"d": {b"gone": late}}) == {b"d": {b"gone": GONE}}
+    assert desk.scanner.singles({b"d": {b"f": early}}) == {b"d": {b"f": UNKNOWN}}
+    assert desk.scanner.singles({b"d": {b"f": late}}) == {b"d": {b"f": f}}
+    desk.learn(late)
+    assert desk.compare().reports == []
+    assert parse(desk.store.entries(b"") or b"") == {b"d": d}
+    desk.learn(early)
+    assert parse(desk.store.entries(b"d") or b"") == {b"": UNKNOWN, b"f": UNKNOWN}
+    found = desk.compare()
+    assert (b"", TREE, False, True) in found.reports
+    assert (b"d", TREE, False, True) in found.reports
+    assert found.gone == []
+    desk.close()

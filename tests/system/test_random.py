@@ -155,7 +155,7 @@ def play_lives(start: Start, place: Path, seed: int, engine: str, ssh: str | Non
     links = engine != "rsync" and deletions
     far = [] if ssh is None else ["--ssh", ssh]
     arguments = [*far, root, target if ssh is None else f"there:{target}", f"--engine={engine}", *rules]
-    arguments += [*MONITORS[road.partition(",")[0]], "--max-delete=none"]
+    arguments += [*MONITORS[road.partition(",")[0]], *["--max-delete=none"] * deletions]
     daemons: list[DaemonProcess] = []
 
     def begin() -> DaemonProcess:

@@ -23,7 +23,7 @@ from instep.linux.mounts import mount_of
 from instep.logs import fields
 from instep.model import Landmarks, Report
 from instep.paths import ROOT, RelPath, Scope
-from instep.spec import InitialSync, MirrorSpec, MonitorName
+from instep.spec import InitialSync, MirrorSpec
 
 log = logging.getLogger(__name__)
 
@@ -51,20 +51,27 @@ class Indexes:
     """All of them; lives in the mirror's loop."""
 
     def __init__(
-        self, spec: MirrorSpec, source: int, targets: Sequence[Target], state: StateDirectory | None, drain: Drain
+        self,
+        spec: MirrorSpec,
+        source: int,
+        targets: Sequence[Target],
+        state: StateDirectory | None,
+        drain: Drain,
+        *,
+        polls: bool = False,
     ) -> None:
+        """``polls``: no queue has what happened; it is found at intervals."""
         self._spec = spec
         self._targets = targets
-        self._reader = Reader(spec, source)
+        self._reader = Reader(spec, source, margin_ns=POLL_MARGIN_NS if polls else 0)
         self._indexes: list[TargetIndex] = []
         self._why_not = "there is no state directory" if state is None else _why_not(source)
         if state is None or self._why_not:
             return
-        margin_ns = POLL_MARGIN_NS if spec.monitor is MonitorName.POLL else 0
         for target, one in zip(targets, spec.targets, strict=True):
             path = state.path(f"{mirror_key(replace(spec, targets=(one,)))}.index")
             try:
-                self._indexes.append(TargetIndex(target, path, self._reader, drain, margin_ns=margin_ns))
+                self._indexes.append(TargetIndex(target, path, self._reader, drain))
             except BrokenIndex as error:
                 self._why_not = f"{os.fsdecode(path)}: {error}"
 

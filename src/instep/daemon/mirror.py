@@ -203,7 +203,7 @@ class Mirror:
     async def _use_indexes(self) -> None:
         """See of which targets it is known what they hold; the others are compared as a whole."""
         spec = self.spec
-        self._indexes = Indexes(spec, self._source, self.targets, self._state, self._drain)
+        self._indexes = Indexes(spec, self._source, self.targets, self._state, self._drain, polls=self._polls)
         self._rescan = Rescan(
             self._indexes,
             self.targets,
@@ -435,6 +435,11 @@ class Mirror:
         self._kick()
         self._check()
 
+    @property
+    def _polls(self) -> bool:
+        """What happened is not in a queue, but found at intervals."""
+        return self._monitor is not None and self._monitor.name == MonitorName.POLL.value
+
     def _drain(self) -> bool:
         """Take in what there is; whether all that happened before is noted."""
         if self._source_away or self._monitor is None:
@@ -442,7 +447,7 @@ class Mirror:
         self._turn()
         if self._rescan is not None and self._rescan.busy:
             return False  # What was lost, as the end of a name that is touched, is noted by that alone.
-        return self._monitor.drained or self.spec.monitor is MonitorName.POLL
+        return self._monitor.drained or self._polls
 
     def _kick(self) -> None:
         if not self._source_ok():

@@ -27,9 +27,10 @@ Directories = Sequence[tuple[bytes, int, bytes]]
 class Reader:
     """Reads one source under one mirror's filter."""
 
-    def __init__(self, spec: MirrorSpec, source: int) -> None:
-        told = greeting(spec.rules, one_file_system=spec.one_file_system)
-        self.scanner = Scanner(source, Filter(spec.rules), one_file_system=spec.one_file_system)
+    def __init__(self, spec: MirrorSpec, source: int, *, margin_ns: int = 0) -> None:
+        """``margin_ns``: see ``Scanner``."""
+        told = greeting(spec.rules, one_file_system=spec.one_file_system, margin_ns=margin_ns)
+        self.scanner = Scanner(source, Filter(spec.rules), one_file_system=spec.one_file_system, margin_ns=margin_ns)
         self._pool = Pool("instep.index.worker", (source,), told, WORKERS)
         self._comparisons = 0
         self._warming: asyncio.Task[None] | None = None

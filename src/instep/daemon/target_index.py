@@ -53,7 +53,7 @@ class _LostAtDisk(Exception):
 class TargetIndex:
     """Lives in the loop. Whatever goes wrong costs the index, never the mirror."""
 
-    def __init__(self, target: Target, path: bytes, reader: Reader, drain: Drain, *, margin_ns: int) -> None:
+    def __init__(self, target: Target, path: bytes, reader: Reader, drain: Drain) -> None:
         """Open the index at ``path``; a file that is none is replaced. BrokenIndex when that cannot be."""
         self.target = target
         self.path = path
@@ -63,7 +63,6 @@ class TargetIndex:
         self._ledger = Ledger(path)
         self._reader = reader
         self._drain = drain
-        self._margin_ns = margin_ns
         self._timer: asyncio.TimerHandle | None = None
         self._commit: asyncio.Task[None] | None = None
         self._clocks_s = _between_clocks_s()
@@ -150,7 +149,7 @@ class TargetIndex:
 
     def learn(self, outcome: Outcome) -> None:
         """See ``Target``: the next commit need not read these again."""
-        if not self._margin_ns:
+        if not self._reader.scanner.margin_ns:
             self._ledger.learn(outcome.learned, outcome.learned_names)
 
     async def in_question(self) -> Touched:
@@ -311,9 +310,8 @@ class TargetIndex:
         await self._in_thread(lambda: ledger.start_writing(trees))
         records = await self._in_thread(lambda: self._read(commit))
         if trees:
-            before = {path: began - self._margin_ns for path, began in trees.items()}
             known = await self._in_thread(commit.still_true)
-            async for directories in self._reader.survey(before, known):
+            async for directories in self._reader.survey(trees, known):
                 await self._in_thread(lambda some=directories: ledger.put(some))  # type: ignore[misc]
         clocks_s, self._clocks_s = self._clocks_s, _between_clocks_s()
         if abs(self._clocks_s - clocks_s) > CLOCK_STEP_S or not self._drain():
@@ -340,7 +338,7 @@ class TargetIndex:
 
     def _read(self, commit: Commit) -> Names[bytes]:
         look, seen = commit.singles()
-        return self._reader.scanner.singles(look, margin_ns=self._margin_ns, seen=seen)
+        return self._reader.scanner.singles(look, seen=seen)
 
     def _abort(self) -> None:
         with contextlib.suppress(BrokenIndex):

@@ -17,6 +17,7 @@ from instep.linux.openat import open_directory
 from instep.paths import TEMPORARY_PREFIX, RelPath, Scope
 from instep.records import (
     GONE,
+    OTHERS,
     UNKNOWN,
     Names,
     encoded,
@@ -83,7 +84,17 @@ class Survey:
 class Scanner:
     """Looks at one source under one filter. Used by one thread; every method blocks while it reads."""
 
-    def __init__(self, source: int, filters: Filter, *, one_file_system: bool) -> None:
+    def __init__(self, source: int, filters: Filter, *, one_file_system: bool, margin_ns: int = 0) -> None:
+        """Begin.
+
+        Args:
+            source: A descriptor of the source's root, which stays the caller's.
+            filters: What is left out.
+            one_file_system: Whether other file systems below the root are.
+            margin_ns: Where no events tell of what came between, only a change time so long before the batch proves
+                that nothing did. 0: whatever happened by the time it is read here has been reported.
+        """
+        self.margin_ns = margin_ns
         self._source = source
         self._filter = filters
         self._filters_nothing = filters.is_trivial
@@ -128,7 +139,7 @@ class Scanner:
         while levels and found.entries < entries_max:
             path, began_ns = levels.pop()
             try:
-                text, below, count = self._read(path, began_ns)
+                text, below, count = self._read(path, began_ns - self.margin_ns)
             except OSError:
                 continue  # Not known, then; the next comparison looks at it.
             found.entries += count + 1
@@ -144,10 +155,8 @@ class Scanner:
         """The source's root directory."""
         return os.fstat(self._source)
 
-    def singles(
-        self, began: Names[int], *, margin_ns: int = 0, seen: Mapping[bytes, dict[bytes, bytes]] = _NOTHING
-    ) -> Names[bytes]:
-        """The records of names whose batches began at these times, less a margin, together with those of ``seen``.
+    def singles(self, began: Names[int], *, seen: Mapping[bytes, dict[bytes, bytes]] = _NOTHING) -> Names[bytes]:
+        """The records of names whose batches began at these times, together with those of ``seen``.
 
         GONE for one that is not there, UNKNOWN for one that has changed since, or cannot be looked at. ``seen``: what
         batches saw of other names in these directories, which still have to be there; consumed.
@@ -157,10 +166,11 @@ class Scanner:
             try:
                 fd = open_directory(self._source, parent)
             except OSError as error:
-                found[parent] = dict.fromkeys([*names, *seen.get(parent, ())], _unseen(error))
+                unseen = UNKNOWN if self.margin_ns else _unseen(error)
+                found[parent] = dict.fromkeys([*names, *seen.get(parent, ())], unseen)
                 continue
             try:
-                found[parent] = _records(fd, names, margin_ns, seen.get(parent, {}))
+                found[parent] = _records(fd, names, self.margin_ns, seen.get(parent, {}))
             finally:
                 os.close(fd)
         return found
@@ -174,6 +184,8 @@ class Scanner:
         try:
             if self._one_file_system and path and os.fstat(fd).st_dev != self._device:
                 return b"", below, 0
+            if self.margin_ns and os.fstat(fd).st_ctime_ns >= before_ns:
+                pieces.append(OTHERS)
             with os.scandir(fd) as entries:
                 for entry in entries:
                     text = entry.name
@@ -201,11 +213,13 @@ def _records(
 ) -> dict[bytes, bytes]:
     """``Scanner.singles`` for the names of one directory; added to what is ``found`` already."""
     stat_of = os.stat
+    changed_ns = os.fstat(directory).st_ctime_ns if margin_ns else 0
     for name, began_ns in began.items():
         try:
             info = stat_of(name or b".", dir_fd=directory, follow_symlinks=False)
         except OSError as error:
-            found[name] = _unseen(error)
+            # A target may have been given it right before it went.
+            found[name] = UNKNOWN if changed_ns >= began_ns - margin_ns and margin_ns else _unseen(error)
             continue
         found[name] = record(info) if info.st_ctime_ns < began_ns - margin_ns else _changed_since(info)
     return found
@@ -236,6 +250,8 @@ def _differences(
     """Report what differs in one directory; the names of directories that are reported whole."""
     prefix = path + b"/" if path else b""
     whole: set[bytes] = set()
+    if records.pop(b"", None) is not None:  # OTHERS
+        found.reports.append((path, _TREE, False, True))
     for name, one in present.items():
         known = records.pop(name, None)
         if known == one:

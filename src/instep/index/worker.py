@@ -17,17 +17,18 @@ SURVEY = 1
 """(SURVEY, (directory to be left apart, …), [(directory, began), …], entries_max) -> Survey"""
 
 
-def greeting(rules: tuple[Rule, ...], *, one_file_system: bool) -> Values:
-    """What a worker is told first."""
-    return (tuple(tuple(rule) for rule in rules), one_file_system)
+def greeting(rules: tuple[Rule, ...], *, one_file_system: bool, margin_ns: int) -> Values:
+    """What a worker is told first; see ``Scanner``."""
+    return (tuple(tuple(rule) for rule in rules), one_file_system, margin_ns)
 
 
 class _Work:
     """The open stores are kept from job to job: one comparison is many jobs."""
 
     def __init__(self, source: int, told: Values) -> None:
-        rules, one_file_system = told
-        self._scanner = Scanner(source, Filter([Rule(*rule) for rule in rules]), one_file_system=one_file_system)
+        rules, one_file_system, margin_ns = told
+        filters = Filter([Rule(*rule) for rule in rules])
+        self._scanner = Scanner(source, filters, one_file_system=one_file_system, margin_ns=margin_ns)
         self._comparison: Values = ()
         self._stores: list[Store] = []
 
