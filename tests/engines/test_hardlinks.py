@@ -66,7 +66,7 @@ def test_names_are_looked_at_again_before_they_are_told(tmp_path: Path, links: L
     assert links.names(one) == [b"e/b"]
     assert links.names(two) == [b"dd", b"e/a"]
     assert links.take_parted() == {one}
-    assert not links.has_doubted
+    assert not links.has_parted
     assert not links.misses_some
 
 
@@ -133,12 +133,15 @@ def test_a_file_whose_only_known_name_goes_before_the_others_were_looked_for_is_
     for name in ("b", "d", "e", "f"):
         (tmp_path / name).unlink()
     links.review(about(b"b", b"d", b"e"))
-    assert links.has_doubted
-    assert links.lost == {own, alone}
+    assert links.lost(1.0) == {own, alone}
+    links.put_off(5.0)
+    assert links.lost(4.9) == set()
+    assert links.lost(5.0) == {own, alone}
     assert links.take_parted() == set()
     links.note(b"a", own)
     links.found({own, alone})
-    assert links.lost == set()
+    assert links.lost(5.0) == set()
+    assert links.has_parted
     assert links.take_parted() == {own}
 
 

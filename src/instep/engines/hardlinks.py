@@ -36,6 +36,7 @@ class Links:
         self._parted: set[Inode] = set()
         self._lacking: set[Inode] = set()  # have names, last time somebody asked, that were not looked for yet
         self._lost: set[Inode] = set()
+        self._put_off_s = 0.0
         self._outside: dict[Inode, int] = {}  # looked for all over the source in vain, when it had so many names
         self.moves = 0
         """How many renames were noted: a search that one of them crossed may have missed a name."""
@@ -84,9 +85,9 @@ class Links:
                 self.forget(path)
 
     @property
-    def has_doubted(self) -> bool:
-        """Whether a file's content is in doubt for the sake of a name that went."""
-        return bool(self._parted or self._lost)
+    def has_parted(self) -> bool:
+        """Whether ``take_parted`` has any."""
+        return bool(self._parted)
 
     def take_parted(self) -> set[Inode]:
         """The files that lost a name since this was last asked: they may have been written through it just before."""
@@ -99,11 +100,19 @@ class Links:
         with self._lock:
             self._parted.update(inodes)
 
-    @property
-    def lost(self) -> set[Inode]:
-        """The files whose only known name went before the others were looked for: they are in doubt as well."""
+    def lost(self, now_s: float) -> set[Inode]:
+        """The files whose only known name went before the others were looked for: in doubt as well, and to be sought.
+
+        None while somebody is to come again for all of them (``put_off``).
+        """
+        if not self._lost or now_s < self._put_off_s:
+            return set()
         with self._lock:
             return set(self._lost)
+
+    def put_off(self, until_s: float) -> None:
+        """Whoever asks then what is lost is told; others meanwhile are not."""
+        self._put_off_s = until_s
 
     def found(self, inodes: Iterable[Inode]) -> None:
         """The whole source was searched for what was lost, and what was found is noted: that has a name that went."""

@@ -236,7 +236,8 @@ class NativeEngine:
             stretch.finish()
         left += changes[done:]
         self._links.review(changes[:done])
-        if tally.linked or self._links.has_doubted:
+        lost = self._links.lost(now_s)
+        if tally.linked or self._links.has_parted or lost:
             self._note_links(tally)
             linked, tally.linked = tally.linked, []
             known: list[LinkedName] = []
@@ -251,7 +252,7 @@ class NativeEngine:
                     outcome.postponed.append(Postponed(Change(RelPath(item[0]), content=item[4]), 0.0))
                 elif dirty not in left:
                     left.append(dirty)
-            if not left and (not free or self._links.lost):
+            if not left and (lost or not free):
                 left.append(changes[0])  # At least somebody has to come again for what a name was lost of.
             if free:
                 try:
@@ -421,7 +422,7 @@ class NativeEngine:
         large, total.large = total.large, []
         linked, total.linked = total.linked, []
         whole = ROOT in by_path and by_path[ROOT].scope is Scope.TREE
-        joins = bool(linked or self._links.paths or self._links.has_doubted)
+        joins = bool(linked or self._links.paths or self._links.has_parted or self._links.lost(time.monotonic()))
         if not large and not joins:
             return
         if self._threads is None:
@@ -469,15 +470,14 @@ class NativeEngine:
         links = self._links
         links.review(changes)
         wanted = {(item[1], item[2]): item[3] for item in linked if self._lacks_names(item)}
-        lost = links.lost
-        if (wanted or lost) and not whole:
-            since_s, moves = time.monotonic(), links.moves
-            if since_s >= self._seek_again_s:
-                for path, inode in included(session.source, session.filter, wanted=wanted.keys() | lost):
-                    links.note(path, inode)
-                now_s = time.monotonic()
-                self._seek_again_s = now_s + SEEK_PAUSE * (now_s - since_s)
-                whole = links.moves == moves  # What was moved meanwhile may have been missed.
+        since_s, moves = time.monotonic(), links.moves
+        lost = links.lost(since_s)
+        if (wanted or lost) and not whole and since_s >= self._seek_again_s:
+            for path, inode in included(session.source, session.filter, wanted=wanted.keys() | lost):
+                links.note(path, inode)
+            now_s = time.monotonic()
+            self._seek_again_s = now_s + SEEK_PAUSE * (now_s - since_s)
+            whole = links.moves == moves  # What was moved meanwhile may have been missed.
         if whole:
             links.found(lost)
         if session.brake is None:
@@ -494,7 +494,8 @@ class NativeEngine:
         else:
             # Looked not long ago: once more when that is no burden.
             tally.racy += [path for path, device, number, _, _ in linked if (device, number) in wanted]
-            if lost and not tally.racy:
+            if lost:
+                links.put_off(since_s + RACY_WAIT_S)
                 tally.racy.append(changes[0].path)
         return tally
 

@@ -232,7 +232,7 @@ class RemoteEngine:
             if job.large:
                 await self._large(job, batch)
             job.linked += _in_doubt(links, parted)
-            if job.linked or links.lost:
+            if job.linked or links.lost(asyncio.get_running_loop().time()):
                 await self._linked(job, batch, parted)
             if self._cut:
                 self._cut = await job.forget(self._cut)
@@ -359,17 +359,16 @@ class RemoteEngine:
         linked, job.linked = job.linked, []
         whole = any(change.path == ROOT and change.scope is Scope.TREE for change in batch.changes)
         wanted = {item.inode: item.names for item in linked if item.names and links.lacks(item.inode, item.names)}
-        lost = links.lost
-        if (wanted or lost) and not whole:
-            loop = asyncio.get_running_loop()
-            since_s, moves = loop.time(), links.moves
-            if since_s >= self._seek_again_s:
-                seek = functools.partial(included, self._source, job.session.filter, wanted=wanted.keys() | lost)
-                for path, inode in await loop.run_in_executor(None, seek):
-                    links.note(path, inode)
-                now_s = loop.time()
-                self._seek_again_s = now_s + SEEK_PAUSE * (now_s - since_s)
-                whole = links.moves == moves  # What was moved meanwhile may have been missed.
+        loop = asyncio.get_running_loop()
+        since_s, moves = loop.time(), links.moves
+        lost = links.lost(since_s)
+        if (wanted or lost) and not whole and since_s >= self._seek_again_s:
+            seek = functools.partial(included, self._source, job.session.filter, wanted=wanted.keys() | lost)
+            for path, inode in await loop.run_in_executor(None, seek):
+                links.note(path, inode)
+            now_s = loop.time()
+            self._seek_again_s = now_s + SEEK_PAUSE * (now_s - since_s)
+            whole = links.moves == moves  # What was moved meanwhile may have been missed.
         if whole:
             for inode, count in wanted.items():
                 links.sought(inode, count)
@@ -380,7 +379,8 @@ class RemoteEngine:
         else:
             # Looked not long ago: once more when that is no burden.
             again = [self._change(job, item) for item in linked if item.inode in wanted]
-            if lost and not again:
+            if lost:
+                links.put_off(since_s + RACY_WAIT_S)
                 again.append(batch.changes[0])
             job.outcome.postponed += [Postponed(change, RACY_WAIT_S) for change in again]
         groups = names_of(linked)

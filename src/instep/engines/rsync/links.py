@@ -27,7 +27,8 @@ async def other_names(links: Links, root: int, filters: Filter, looked: Look, pa
         looked: The batch.
         parted: Gets the files that are in doubt for the sake of a name that went: if this fails they still are.
     """
-    if not (looked.linked or links.paths or links.has_doubted):
+    lost = links.lost(0.0)
+    if not (looked.linked or links.paths or links.has_parted or lost):
         return []
     links.review([one.change for one in looked.seen])
     parted |= links.take_parted()
@@ -42,9 +43,9 @@ async def other_names(links: Links, root: int, filters: Filter, looked: Look, pa
         links.note(seen.path, inode)
         wanted[inode] = wanted.get(inode, False) or seen.change.content
     lacking = {inode: count for _, inode, count in looked.linked if links.lacks(inode, count)}
-    if lacking or links.lost:
+    lost = links.lost(0.0)
+    if lacking or lost:
         # A file that gets another name is reported under the new one only.
-        lost = links.lost
         await learn(links, root, filters, [ROOT])
         for inode, count in lacking.items():
             links.sought(inode, count)
