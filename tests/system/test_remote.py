@@ -68,7 +68,7 @@ def test_live_changes_of_every_sort(start: Start, sshd: Sshd, source: Path, targ
     daemon.wait_equal(source, target)
     assert daemon.stop() == 0
     assert not [name for name in os.listdir(target) if name.startswith(".")]
-    assert daemon.events("target-away") == []
+    assert not daemon.events("target-away"), daemon.text()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
