@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
@@ -525,3 +526,26 @@ def test_a_directory_that_moves_during_the_search(rig: Rig, monkeypatch: pytest.
         rig.clean(rig.bring(b"second"))
     at_rest(rig)
     assert joined(rig, b"z/d/first", b"second")
+
+
+def test_one_at_a_time_is_at_work_on_the_names_of_a_file(rig: Rig) -> None:
+    began: list[str] = []
+
+    async def work(what: str, inodes: set[Inode], until: asyncio.Event | None = None) -> None:
+        async with rig.engine._alone(inodes):
+            began.append(what)
+            if until is not None:
+                await until.wait()
+
+    async def scene() -> None:
+        end = asyncio.Event()
+        first = asyncio.ensure_future(work("first", {(1, 1), (1, 2)}, end))
+        await asyncio.sleep(0)
+        later = [asyncio.ensure_future(work(f"later {number}", {(1, 2), (1, 4)})) for number in range(2)]
+        await asyncio.wait_for(work("beside", {(1, 3)}), 30)
+        assert began == ["first", "beside"]
+        end.set()
+        await asyncio.wait_for(asyncio.gather(first, *later), 30)
+
+    rig.run(scene())
+    assert sorted(began[2:]) == ["later 0", "later 1"]

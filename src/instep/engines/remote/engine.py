@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
 import struct
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -118,8 +120,8 @@ class RemoteEngine:
         self._whose = os.urandom(16)
         self._jobs: dict[int, tuple[Batch, Job]] = {}  # the batch is held so that its id stays its own
         self._links = Links(source_fd)
-        self._joining = asyncio.Lock()
-        """Held while names are made one: two at work would each join them to what the other replaces."""
+        self._joining: set[Inode] = set()
+        self._joined = asyncio.Event()
         self._seek_again_s = 0.0
         self._streams = 0
         self._cut: list[tuple[bytes, bytes]] = []
@@ -341,8 +343,7 @@ class RemoteEngine:
     async def _linked(self, job: Job, batch: Batch, parted: set[Inode]) -> None:
         """Bring over what has several names, and what of the kind is met on the way: directories may come along."""
         for _ in range(JOINS_MAX):
-            async with self._joining:
-                await self._join(job, batch, parted)
+            await self._join(job, batch, parted)
             if not job.linked:
                 return
         for item in job.linked:
@@ -384,6 +385,11 @@ class RemoteEngine:
                 again.append(batch.changes[0])
             job.outcome.postponed += [Postponed(change, RACY_WAIT_S) for change in again]
         groups = names_of(linked)
+        async with self._alone(groups.keys()):
+            await self._join_groups(job, groups)
+
+    async def _join_groups(self, job: Job, groups: Mapping[Inode, bool]) -> None:
+        links = self._links
         waiting: list[tuple[list[bytes], bool]] = []
         looks: list[tuple[bytes, Inode, os.stat_result | None]] = []
         for inode, content in groups.items():
@@ -400,6 +406,19 @@ class RemoteEngine:
             if before is not None and after is not None and was_touched(before, after):
                 # Whoever worked on a report about its last name may have been faster, with newer content.
                 job.racy(name)
+
+    @contextlib.asynccontextmanager
+    async def _alone(self, inodes: AbstractSet[Inode]) -> AsyncGenerator[None, None]:
+        """Wait for whoever is at work on these: each of the two would join names to what the other replaces."""
+        while not self._joining.isdisjoint(inodes):
+            self._joined.clear()
+            await self._joined.wait()
+        self._joining |= inodes
+        try:
+            yield
+        finally:
+            self._joining -= inodes
+            self._joined.set()
 
     async def _lead(self, job: Job, waiting: list[tuple[list[bytes], bool]]) -> None:
         """Of each of these groups bring one name over and join the others to it; where it fails, the next one leads."""
