@@ -207,9 +207,9 @@ def test_without_events_nothing_is_claimed_that_may_have_changed_unseen(tmp_path
     desk = Desk(tmp_path, margin_ns=margin_ns)
     (desk.source / "d").mkdir()
     (desk.source / "d" / "f").touch()
-    now_ns = max(path.lstat().st_ctime_ns for path in (desk.source / "d" / "f", desk.source / "d", desk.source))
+    changed_ns = [path.lstat().st_ctime_ns for path in (desk.source / "d" / "f", desk.source / "d", desk.source)]
     f, d = record((desk.source / "d" / "f").lstat()), record((desk.source / "d").lstat())
-    early, late = now_ns + margin_ns, now_ns + margin_ns + 1
+    early, late = min(changed_ns) + margin_ns, max(changed_ns) + margin_ns + 1
     missing = {b"d": {b"gone": early}, b"none": {b"x": late}}
     assert desk.scanner.singles(missing) == {b"d": {b"gone": UNKNOWN}, b"none": {b"x": UNKNOWN}}
     assert desk.scanner.singles({b"d": {b"gone": late}}) == {b"d": {b"gone": GONE}}
