@@ -8,11 +8,11 @@ And it may be one of several names of a file, of which others are not excluded (
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Sequence
 
 from instep.core.filters import Filter
 from instep.daemon.aliases import Aliases
+from instep.engines.hardlinks import may_be_joined
 from instep.linux.openat import open_directory
 from instep.model import Report
 from instep.paths import RelPath, Scope
@@ -83,7 +83,7 @@ class Admission:
         try:
             info = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except OSError:
-            return self._aliases.gone(path)
-        if info.st_nlink < 2 or stat.S_ISDIR(info.st_mode) or stat.S_ISLNK(info.st_mode):
+            info = None
+        if info is None or info.st_nlink < 2 or not may_be_joined(info.st_mode):
             return self._aliases.gone(path)
         return self._aliases.touched(path, (info.st_dev, info.st_ino))

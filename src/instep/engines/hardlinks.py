@@ -191,8 +191,12 @@ def lstat_named(source: int, path: bytes, inode: Inode) -> os.stat_result | None
                 os.close(fd)
     except OSError:
         return None
-    joined = (info.st_dev, info.st_ino) == inode and not (stat.S_ISDIR(info.st_mode) or stat.S_ISLNK(info.st_mode))
-    return info if joined else None
+    return info if (info.st_dev, info.st_ino) == inode and may_be_joined(info.st_mode) else None
+
+
+def may_be_joined(mode: int) -> bool:
+    """Whether several names of such a thing are kept as one: directories have one, of links nobody could tell."""
+    return not (stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
 
 
 def was_touched(before: os.stat_result, after: os.stat_result) -> bool:
