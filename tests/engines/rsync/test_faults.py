@@ -79,6 +79,7 @@ def test_one_bad_name_does_not_stop_the_rest(nobody: Place) -> None:
     outcome = nobody.sync(nobody.engine(), entry(b"bad/f"), entry(b"good/f"))
     assert [f.change.path for f in outcome.failures] == [b"bad/f"]
     assert "Permission denied" in outcome.failures[0].reason
+    assert f'"{nobody.target}/bad/' in outcome.failures[0].reason
     assert outcome.failures[0].hard
     assert (nobody.target / "good/f").exists()
     outcome = nobody.sync(nobody.engine(), tree())
@@ -455,7 +456,7 @@ if which == "all names" or (which == "one name" and b"./g" in listing) or (which
     open(hung, "w").close()
     os.fork()
     select.select([], [], [])
-sys.exit(subprocess.run(argv, input=listing).returncode)
+sys.exit(subprocess.run(argv, input=listing, close_fds=False).returncode)
 """
 
 
@@ -571,3 +572,41 @@ def test_who_only_waits_long_is_left_in_peace(place: Place, monkeypatch: pytest.
 
 def test_the_module_says_what_it_found() -> None:
     assert engine.RsyncEngine.name == "rsync"
+
+
+@pytest.mark.parametrize("instead", ["nothing", "a link", "a directory"])
+def test_the_target_goes_while_rsync_starts(place: Place, monkeypatch: pytest.MonkeyPatch, instead: str) -> None:
+    """What it brings is for the directory that was looked at, not for whatever has its name by now."""
+    place.target.mkdir()
+    outside, aside = place.base / "outside", place.base / "aside"
+    outside.mkdir()
+    make = {"nothing": ":", "a link": f"ln -s {outside} {place.target}", "a directory": f"mkdir {place.target}"}
+    replaced = f"[ -e instep-probe-here ] || {{ mv {place.target} {aside}; {make[instead]}; }}"
+    wrap(place, monkeypatch, f'{replaced}\nexec {REAL} "$@"\n')
+    (place.source / "file").write_text("content")
+    place.sync(place.engine(), entry(b"file"))
+    assert place.target.exists() is (instead != "nothing")
+    assert list(outside.iterdir()) == []
+    if instead == "a directory":
+        assert list(place.target.iterdir()) == []
+    assert (aside / "file").read_text() == "content"
+
+
+def test_the_target_is_removed_while_rsync_starts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.target.mkdir()
+    wrap(place, monkeypatch, f'[ -e instep-probe-here ] || rm -rf {place.target}\nexec {REAL} "$@"\n')
+    (place.source / "file").write_text("content")
+    outcome = place.sync(place.engine(), entry(b"file"))
+    assert str(place.target) in (outcome.away or "")
+    assert not place.target.exists()
+
+
+def test_a_program_in_front_of_rsync_may_close_what_it_inherits(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As sudo does; then it is given the target's name."""
+    place.target.mkdir()
+    fake = place.base / "fake.py"
+    fake.write_text("import os, sys\nos.closerange(3, 100)\nos.execv(sys.argv[1], sys.argv[1:])\n")
+    wrap(place, monkeypatch, f'exec {sys.executable} {fake} {REAL} "$@"\n')
+    (place.source / "file").write_text("content")
+    assert_done(place.sync(place.engine(), entry(b"file")))
+    place.assert_equal()

@@ -85,6 +85,8 @@ class Abilities:
     """``--delete-missing-args`` works there."""
     acls: bool = True
     xattrs: bool = True
+    by_descriptor: bool = True
+    """A target on this machine can be handed over as a descriptor: nothing closes that before rsync is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ def filters(rules: Sequence[Rule]) -> list[bytes]:
 
 def command(settings: Settings, abilities: Abilities, style: Style, *, compare_only: bool = False,
             leave_out: Sequence[bytes] = (), only: Sequence[bytes] = ()) -> list[bytes]:  # fmt: skip
-    """The whole command for one run; it is started in the source directory.
+    """The whole command for one run; it is started in the source directory. The last word is the target.
 
     Args:
         settings: what is the same for every run.

@@ -1,7 +1,8 @@
 """The two directories that rsync works between, and whether they still are the ones that they were.
 
-To rsync an empty mount point is a tree in which all was deleted; so both are looked at before each batch, and rsync
-starts in the source by its descriptor.
+To rsync an empty mount point is a tree in which all was deleted, and a target that is missing is one to be made; so
+both are looked at before each batch, and rsync is given both as descriptors: what their names lead to by then is not
+its business.
 """
 
 from __future__ import annotations

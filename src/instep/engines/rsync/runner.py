@@ -15,7 +15,7 @@ from instep.engines.rsync.command import Abilities, Reach, Settings, Style, comm
 from instep.engines.rsync.output import Complaint, Item, complaints, deletions_stopped, item, names_listed
 from instep.engines.rsync.plan import Run
 from instep.engines.rsync.roots import Roots
-from instep.engines.rsync.verdict import CANNOT_START, HUNG, Verdict, verdict
+from instep.engines.rsync.verdict import CANNOT_START, HUNG, NO_TARGET, Verdict, verdict
 from instep.errors import TargetAway, TargetError
 from instep.logs import fields
 from instep.model import Held, Landmarks, Outcome, Progress
@@ -31,6 +31,9 @@ PLUS = 0x2B
 
 EXAMPLES = 5
 """So many of the names to be deleted are shown."""
+
+_MADE = b"cd+++++++++|"
+"""Begins the line of a directory that is made: ``./`` is the target itself."""
 
 PROBE_HERE = b"instep-probe-here"
 PROBE_GONE = b"instep-probe-gone"
@@ -99,7 +102,17 @@ class Runner:
         settings = replace(self.settings, rules=(), dry_run=True)
         argv = command(settings, self.abilities, Style(prune=True))
         names = b"./" + PROBE_HERE + b"\0./" + PROBE_GONE + b"\0"
-        status, stderr = await _run(argv, directory, names, _ignore)
+        sees_target = True
+
+        def on_line(line: bytes) -> None:
+            nonlocal sees_target
+            sees_target = sees_target and not (line.startswith(_MADE) and line.endswith(b"|./"))
+
+        status, stderr = await self._rsync(argv, names, on_line, directory=directory)
+        if not sees_target and self._roots.target_inode and self.abilities.by_descriptor:
+            # A program in front of it, sudo say, closes it.
+            self.abilities = replace(self.abilities, by_descriptor=False)
+            return True
         if status in (0, 23, 24):
             return False
         target = settings.address.argument
@@ -203,7 +216,7 @@ class Runner:
         locks = self._locks() if self._locks is not None else ()
         settings = self.settings
         alone = settings.address.reach is Reach.LOCAL and not settings.extra_args
-        status, stderr = await _run(argv, self._roots.directory, run.listing(), on_line, locks, alone=alone)
+        status, stderr = await self._rsync(argv, run.listing(), on_line, locks, alone=alone)
         if status == HUNG:
             log.warning(
                 "rsync-hung",
@@ -216,6 +229,35 @@ class Runner:
         if log.isEnabledFor(logging.DEBUG):
             log.debug("rsync-ended", extra=fields(status=status, names=len(run.members), style=str(run.style)))
         return Ended(status, stderr)
+
+    async def _rsync(
+        self,
+        argv: Sequence[bytes],
+        listed: bytes,
+        on_line: OnLine,
+        keeps: Sequence[int] = (),
+        *,
+        directory: bytes | None = None,
+        alone: bool = False,
+    ) -> tuple[int, bytes]:
+        """Run a command that ends in the target: where that is here, by a descriptor of what was looked at.
+
+        rsync makes a directory that is not there, and fills any that it finds under the name.
+        """
+        directory = directory or self._roots.directory
+        if not self._roots.target_inode or not self.abilities.by_descriptor:
+            return await _run(argv, directory, listed, on_line, keeps, alone=alone)
+        fd = self._roots.target_descriptor()
+        if fd < 0:
+            return NO_TARGET, (self._roots.trouble() or "the target was not there for a moment").encode()
+        link = b"/proc/self/fd/%d" % fd
+        try:
+            argv = [*argv[:-1], link + b"/"]
+            status, stderr = await _run(argv, directory, listed, on_line, [*keeps, fd], alone=alone)
+        finally:
+            os.close(fd)
+        # Each name in it stands in quotes.
+        return status, stderr.replace(b'"' + link + b"/", b'"' + self.settings.address.argument)
 
     # ---- asking ----
 
@@ -244,7 +286,7 @@ class Runner:
         """
         argv = [*_gently(), *command(self.settings, self.abilities, style, compare_only=True)]
         listed = b"".join(b"./" + name + b"\0" for name in names)
-        status, stderr = await _run(argv, self._roots.directory, listed, on_line)
+        status, stderr = await self._rsync(argv, listed, on_line)
         if (trouble := self._roots.trouble()) is not None:
             raise TargetAway(trouble)
         kind, words = verdict(status, stderr)
@@ -289,7 +331,3 @@ def _gently() -> list[bytes]:
     """What to write before a command so that it takes only what others leave."""
     words = [b"nice", b"-n", b"19"] if shutil.which("nice") else []
     return [*words, b"ionice", b"-c", b"3"] if shutil.which("ionice") else words
-
-
-def _ignore(_: bytes) -> None:
-    pass

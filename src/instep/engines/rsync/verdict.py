@@ -29,8 +29,9 @@ class Verdict(enum.Enum):
 APART_MAX = 10_000
 """With more names left the whole is tried again."""
 
-CANNOT_START, HUNG = 256, 257
-"""No exit statuses: rsync could not be started; its processes waited for one another, and were ended."""
+CANNOT_START, HUNG, NO_TARGET = 256, 257, 258
+"""No exit statuses: rsync could not be started; its processes waited for one another, and were ended; it was not
+started, for the target was not there."""
 
 STATUS: dict[int, tuple[Verdict, str]] = {
     0: (Verdict.DONE, ""),
@@ -63,6 +64,7 @@ STATUS: dict[int, tuple[Verdict, str]] = {
     255: (Verdict.AWAY, "ssh cannot connect"),
     HUNG: (Verdict.ABORTED, "its processes waited for one another, and were ended"),
     CANNOT_START: (Verdict.AWAY, "rsync cannot be started"),
+    NO_TARGET: (Verdict.AWAY, "rsync was not started"),
 }
 """rsync(1), EXIT VALUES; above 120 ssh's and the remote shell's."""
 
@@ -81,7 +83,8 @@ def verdict(status: int, stderr: bytes) -> tuple[Verdict, str]:
         kind = Verdict.FULL
     elif status == 11 and _NO_ROOT.search(stderr):
         kind = Verdict.AWAY
-    return kind, f"{words} (rsync exit status {status}){_telling(stderr)}"
+    shown = f" (rsync exit status {status})" if status < CANNOT_START else ""
+    return kind, f"{words}{shown}{_telling(stderr)}"
 
 
 _SUMMARIES = (
