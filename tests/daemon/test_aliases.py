@@ -182,7 +182,7 @@ def test_after_a_search_there_is_a_pause(play: Play, monkeypatch: pytest.MonkeyP
     async def scene(rig: Rig) -> None:
         rig.touched()
         await rig.at_rest()
-        monkeypatch.setattr(rig.aliases, "_again_s", float("inf"))
+        monkeypatch.setattr(rig.aliases._pause, "_until_s", float("inf"))
         (rig.top / "d").rename(rig.top / "e")
         rig.touched()
         rig.touched()

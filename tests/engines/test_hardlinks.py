@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
 
 from instep.core.filters import Filter
-from instep.engines.hardlinks import Inode, Links, Name, included, lstat_named, search, was_touched
+from instep.engines import hardlinks
+from instep.engines.hardlinks import AGAIN_S, PAUSE, Inode, Links, Name, included, lstat_named, search, was_touched
 from instep.model import Change
 from instep.paths import RelPath, Scope
 from instep.rules import Rule
+from tests.engines.linking import searched_until
 
 NOTHING = Filter([])
 
@@ -57,7 +59,6 @@ def test_names_are_looked_at_again_before_they_are_told(tmp_path: Path, links: L
     assert links.names(one) == [b"d/a", b"d/b"]
     (tmp_path / "d").rename(tmp_path / "e")
     links.moved(b"d", b"e")
-    assert links.moves == 1
     assert links.names(one) == [b"e/a", b"e/b"]
     assert links.names(two) == [b"dd"]
     (tmp_path / "e/a").unlink()
@@ -109,40 +110,84 @@ def test_names_outside_are_looked_for_once(tmp_path: Path, links: Links) -> None
     for name in (b"a", b"b"):
         links.note(name, own)
     assert links.lacks(own, 3)
-    links.sought(own, 3)
+    assert links.seek({own: 3}, NOTHING, walked=True)  # Whoever walked there has not met c.
     assert links.misses_some
     assert not links.lacks(own, 3)
     assert links.lacks(own, 4)
     (tmp_path / "a").unlink()
     assert links.lacks(own, 3)  # What was looked for in vain may have been another file's names.
-    links.note(b"c", own)
-    links.sought(own, 2)
+    assert links.seek({own: 3}, NOTHING)
+    assert links.names(own) == [b"b", b"c"]
     assert not links.lacks(own, 2)
 
 
-def test_a_file_whose_only_known_name_goes_before_the_others_were_looked_for_is_lost(
-    tmp_path: Path, links: Links
+def test_a_search_is_followed_by_a_pause(tmp_path: Path, source: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+
+    def slow(root: int, filters: Filter, *, wanted: Collection[Inode]) -> list[tuple[RelPath, Inode]]:
+        nonlocal now_s
+        now_s += 2.0
+        return included(root, filters, wanted=wanted)
+
+    monkeypatch.setattr(hardlinks, "included", slow)
+    links = Links(source, lambda: now_s)
+    one, two = linked(tmp_path, "a", "b"), linked(tmp_path, "c", "d")
+    assert links.seek({}, NOTHING)
+    assert now_s == 100.0
+    assert links.seek({one: 2}, NOTHING)
+    assert links.names(one) == [b"a", b"b"]
+    now_s += 2.0 * PAUSE - 0.1
+    assert not links.seek({two: 2}, NOTHING)
+    assert links.names(two) == []
+    now_s += 0.2
+    assert links.seek({two: 2}, NOTHING)
+    assert links.names(two) == [b"c", b"d"]
+
+
+def test_a_rename_during_a_search_makes_its_result_doubtful(
+    tmp_path: Path, links: Links, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    own = linked(tmp_path, "a", "b")
+
+    def crossed(root: int, filters: Filter, *, wanted: Collection[Inode]) -> list[tuple[RelPath, Inode]]:
+        links.moved(b"x", b"y")
+        return []
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hardlinks, "included", crossed)
+        assert not links.seek({own: 2}, NOTHING)
+    assert links.lacks(own, 2)
+    assert not links.misses_some
+
+
+def test_a_file_whose_only_known_name_goes_before_the_others_were_looked_for_is_lost(
+    tmp_path: Path, source: int
+) -> None:
+    now_s = 100.0
+    links = Links(source, lambda: now_s)
     own, known, alone = linked(tmp_path, "a", "b"), linked(tmp_path, "c", "d"), linked(tmp_path, "e", "f")
     links.note(b"b", own)
     assert links.lacks(own, 2)
     links.note(b"d", known)
-    links.sought(known, 2)
+    links.seek({known: 2}, NOTHING, walked=True)
     links.note(b"e", alone)
     assert links.lacks(alone, 2)
     for name in ("b", "d", "e", "f"):
         (tmp_path / name).unlink()
     links.review(about(b"b", b"d", b"e"))
-    assert links.lost(1.0) == {own, alone}
-    links.put_off(5.0)
-    assert links.lost(4.9) == set()
-    assert links.lost(5.0) == {own, alone}
+    assert links.has_lost
+    searched_until(links, 150.0)
+    assert not links.seek({}, NOTHING)
+    told: list[bool] = []
+    for at_s in (100.0 + AGAIN_S - 0.1, 151.0):  # At first somebody is to come again.
+        now_s = at_s
+        told.append(links.has_lost)
+    assert told == [False, True]
     assert links.take_parted() == set()
-    links.note(b"a", own)
-    links.found({own, alone})
-    assert links.lost(5.0) == set()
+    assert links.seek({}, NOTHING)
     assert links.has_parted
     assert links.take_parted() == {own}
+    assert links.seek({}, NOTHING)
 
 
 def test_what_is_known_of_an_inode_by_one_of_its_names(tmp_path: Path, source: int) -> None:

@@ -11,14 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from instep.core.filters import Filter
-from instep.engines.hardlinks import Inode, Name, lstat_named, search
+from instep.engines.hardlinks import Inode, Name, Pause, lstat_named, search
 from instep.model import Report
 from instep.paths import RelPath
 
 REMEMBERED_MAX = 10_000
 """So many excluded names, and so many files, are remembered; then it begins anew."""
-SEARCH_PAUSE = 10.0
-"""A search is followed by a pause of so many times its own length."""
 
 
 class Aliases:
@@ -46,7 +44,6 @@ class Aliases:
         self._filters = filters
         self._note = note
         self._settled = settled
-        self._clock = clock
         self._inodes: dict[bytes, Inode] = {}  # of the excluded names that were reported
         self._names: dict[Inode, list[Name]] = {}  # as the last search found them
         self._wanted: set[Inode] = set()
@@ -54,7 +51,7 @@ class Aliases:
         self._moves = 0
         self._task: asyncio.Task[None] | None = None
         self._reading: asyncio.Future[dict[Inode, list[Name]]] | None = None
-        self._again_s = 0.0
+        self._pause = Pause(clock)
         self._closing = False
 
     @property
@@ -113,14 +110,13 @@ class Aliases:
 
     async def _find(self) -> None:
         loop = asyncio.get_running_loop()
-        await asyncio.sleep(max(0.0, self._again_s - self._clock()))
+        await asyncio.sleep(self._pause.left_s)
         wanted = self._sought = self._wanted
         self._wanted = set()
-        since_s, moves = self._clock(), self._moves
-        self._reading = loop.run_in_executor(None, self._search, wanted)
-        found = await asyncio.shield(self._reading)
-        now_s = self._clock()
-        self._again_s = now_s + SEARCH_PAUSE * (now_s - since_s)
+        moves = self._moves
+        with self._pause.after():
+            self._reading = loop.run_in_executor(None, self._search, wanted)
+            found = await asyncio.shield(self._reading)
         if len(self._names) >= REMEMBERED_MAX:
             self._names.clear()
         self._sought = set()

@@ -11,7 +11,8 @@ import contextlib
 import os
 import stat
 import threading
-from collections.abc import Collection, Iterable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from instep.core.filters import Filter
@@ -21,14 +22,41 @@ from instep.paths import ROOT, RelPath, Scope, is_below
 
 Inode = tuple[int, int]
 """Device and number."""
+PAUSE = 10.0
+"""A search of the whole source is followed by a pause of so many times its own length."""
+AGAIN_S = 1.0
+"""Who comes in the pause is to come again after so long."""
+
+
+class Pause:
+    """Between two searches of the source, which cost its disk and a processor."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._until_s = 0.0
+
+    @property
+    def left_s(self) -> float:
+        """How long it still lasts."""
+        return max(0.0, self._until_s - self._clock())
+
+    @contextlib.contextmanager
+    def after(self) -> Iterator[None]:
+        """It follows what is done within this."""
+        since_s = self._clock()
+        yield
+        now_s = self._clock()
+        self._until_s = now_s + PAUSE * (now_s - since_s)
 
 
 class Links:
     """The names of each inode of the source that has several, as far as seen. Two threads may share it."""
 
-    def __init__(self, source: int) -> None:
+    def __init__(self, source: int, clock: Callable[[], float] = time.monotonic) -> None:
         """``source``: a descriptor of the root, which stays the caller's."""
         self._source = source
+        self._clock = clock
+        self._pause = Pause(clock)
         self._lock = threading.RLock()
         self._names: dict[Inode, set[bytes]] = {}
         self.paths: dict[bytes, Inode] = {}
@@ -38,8 +66,7 @@ class Links:
         self._lost: set[Inode] = set()
         self._put_off_s = 0.0
         self._outside: dict[Inode, int] = {}  # looked for all over the source in vain, when it had so many names
-        self.moves = 0
-        """How many renames were noted: a search that one of them crossed may have missed a name."""
+        self._moves = 0  # renames noted: a search that one of them crossed may have missed a name
 
     def note(self, path: bytes, inode: Inode) -> None:
         """This name is one of this inode's."""
@@ -100,25 +127,10 @@ class Links:
         with self._lock:
             self._parted.update(inodes)
 
-    def lost(self, now_s: float) -> set[Inode]:
-        """The files whose only known name went before the others were looked for: in doubt as well, and to be sought.
-
-        None while somebody is to come again for all of them (``put_off``).
-        """
-        if not self._lost or now_s < self._put_off_s:
-            return set()
-        with self._lock:
-            return set(self._lost)
-
-    def put_off(self, until_s: float) -> None:
-        """Whoever asks then what is lost is told; others meanwhile are not."""
-        self._put_off_s = until_s
-
-    def found(self, inodes: Iterable[Inode]) -> None:
-        """The whole source was searched for what was lost, and what was found is noted: that has a name that went."""
-        with self._lock:
-            self._lost.difference_update(inodes)
-            self._parted.update(inode for inode in inodes if inode in self._names)
+    @property
+    def has_lost(self) -> bool:
+        """Whether there is something to ``seek`` that nobody has put off: files whose only known name went too soon."""
+        return bool(self._lost) and self._clock() >= self._put_off_s
 
     def names(self, inode: Inode) -> list[bytes]:
         """The names seen so far that still are this inode's, in a stable order; what is not is forgotten."""
@@ -137,12 +149,39 @@ class Links:
             (self._lacking.add if lacks else self._lacking.discard)(inode)
         return lacks
 
-    def sought(self, inode: Inode, count: int) -> None:
-        """The whole source was searched; names still unknown are outside of it."""
+    def seek(self, wanted: Mapping[Inode, int], filters: Filter, *, walked: bool = False) -> bool:
+        """Find the names of these that were not seen, and of what is lost: its only known name went before they were.
+
+        Blocks as long as a ``search`` takes, if there is something to search for and no pause.
+
+        Args:
+            wanted: What ``lacks`` names, and how many it has.
+            filters: What of the source is left out.
+            walked: All names in the source were noted just now, by whoever walks all of it.
+
+        Returns:
+            Whether all that there are in the source are known now. If not, ask again in ``AGAIN_S``; what is lost is
+            not told of to others until then.
+        """
+        since_s, moves = self._clock(), self._moves
         with self._lock:
-            self._lacking.discard(inode)
-            if len(self._names.get(inode, ())) < count:
-                self._outside[inode] = count
+            lost = set(self._lost) if self.has_lost else set()
+        if (wanted or lost) and not walked and not self._pause.left_s:
+            with self._pause.after():
+                for path, inode in included(self._source, filters, wanted=wanted.keys() | lost):
+                    self.note(path, inode)
+            walked = moves == self._moves  # What was moved meanwhile may have been missed.
+        with self._lock:
+            if walked:
+                for inode, count in wanted.items():
+                    self._lacking.discard(inode)
+                    if len(self._names.get(inode, ())) < count:
+                        self._outside[inode] = count
+                self._lost -= lost
+                self._parted.update(inode for inode in lost if inode in self._names)
+            elif lost:
+                self._put_off_s = since_s + AGAIN_S
+        return walked or not (wanted or lost)
 
     @property
     def misses_some(self) -> bool:
@@ -153,7 +192,7 @@ class Links:
         """A name or directory was renamed in the source."""
         below = old + b"/"
         with self._lock:
-            self.moves += 1
+            self._moves += 1
             moved = [item for item in self.paths.items() if item[0] == old or item[0].startswith(below)]
             for path, inode in moved:
                 self._drop(path)

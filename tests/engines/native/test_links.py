@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 from instep.core.filters import Filter
+from instep.engines import hardlinks
 from instep.engines.hardlinks import Inode, Links, included
-from instep.engines.native import content, engine
+from instep.engines.native import content
 from instep.model import Batch
 from instep.paths import RelPath, Scope
 from instep.rules import Preserve, Rule
+from tests.engines.linking import searched_until
 from tests.engines.native.rig import Rig, read, well, write
 from tests.trees import assert_equal
 
@@ -409,11 +411,11 @@ def test_a_directory_that_moves_during_the_search(rig: Rig, monkeypatch: pytest.
         rig.changes([b"z/d", b"d"], scope=Scope.TREE), time.monotonic(), moves={RelPath(b"z/d"): RelPath(b"d")}
     )
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "included", miss)
+        patched.setattr(hardlinks, "included", miss)
         outcome = rig.bring(b"second")
     if early:
         assert [postponed.change.path for postponed in outcome.postponed] == [b"second"]
-        rig.engine._seek_again_s = 0.0
+        searched_until(rig.engine._links, 0.0)
         rig.clean(rig.bring(b"second"))
     else:
         well(outcome)
@@ -448,15 +450,14 @@ def test_written_through_a_new_name_that_goes_before_the_others_were_found(rig: 
     write(rig.s(b"d/first"), b"old")
     rig.clean(rig.tree())
     os.link(rig.s(b"d/first"), rig.s(b"second"))
-    rig.engine._seek_again_s = math.inf  # There was a search not long ago.
+    searched_until(rig.engine._links, math.inf)
     assert rig.bring(b"second", now=now).postponed
     write(rig.s(b"second"), b"new")
     os.unlink(rig.s(b"second"))
     os.mkdir(rig.s(b"another"))
     assert [again.change.path for again in rig.bring(b"second", now=now).postponed] == [b"second"]
     well(rig.bring(b"another", now=now))  # One that comes again is enough.
-    rig.engine._seek_again_s = 0.0
-    rig.engine._links.put_off(0.0)
+    searched_until(rig.engine._links, 0.0)
     rig.clean(rig.bring(b"second", now=now))
     assert read(rig.d(b"d/first")) == b"new"
     well(rig.bring(b"second", now=now))

@@ -17,11 +17,12 @@ from pathlib import Path
 import pytest
 
 from instep.core.filters import Filter
+from instep.engines import hardlinks
 from instep.engines.hardlinks import Inode, included
-from instep.engines.remote import engine
 from instep.engines.remote.connection import remote_command
 from instep.paths import RelPath, Scope
 from instep.rules import Preserve, Rule
+from tests.engines.linking import searched_until
 from tests.engines.remote.rig import Rig, needs_root, needs_setpriv, nobodys_agent, read, well, write
 
 both_roads = pytest.mark.parametrize("now", [False, True])
@@ -469,15 +470,14 @@ def test_written_through_a_new_name_that_goes_before_the_others_were_found(rig: 
     write(rig.s(b"d/first"), b"old")
     rig.clean(rig.tree())
     os.link(rig.s(b"d/first"), rig.s(b"second"))
-    rig.engine._seek_again_s = math.inf  # There was a search not long ago.
+    searched_until(rig.engine._links, math.inf)
     assert rig.bring(b"second", now=now).postponed
     write(rig.s(b"second"), b"new")
     os.unlink(rig.s(b"second"))
     os.mkdir(rig.s(b"another"))
     assert [again.change.path for again in rig.bring(b"second", now=now).postponed] == [b"second"]
     well(rig.bring(b"another", now=now))  # One that comes again is enough.
-    rig.engine._seek_again_s = 0.0
-    rig.engine._links.put_off(0.0)
+    searched_until(rig.engine._links, 0.0)
     rig.clean(rig.bring(b"second", now=now))
     assert read(rig.d(b"d/first")) == b"new"
     well(rig.bring(b"second", now=now))
@@ -517,12 +517,12 @@ def test_a_directory_that_moves_during_the_search(rig: Rig, monkeypatch: pytest.
         return [found for found in included(source, filters, wanted=wanted) if not found[0].startswith(b"z/d/")]
 
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "included", miss)
+        patched.setattr(hardlinks, "included", miss)
         outcome = rig.bring(b"second")
     assert [again.change.path for again in outcome.postponed] == [b"second"] * early
     well(rig.bring(b"z/d", b"d", scope=Scope.TREE, content=False, moves={b"z/d": b"d"}))
     if early:
-        rig.engine._seek_again_s = 0.0
+        searched_until(rig.engine._links, 0.0)
         rig.clean(rig.bring(b"second"))
     at_rest(rig)
     assert joined(rig, b"z/d/first", b"second")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
+import pytest
+
+from tests.engines.linking import searched_until
 from tests.engines.rsync.places import Place, assert_done, batch, entry, run, tree
 
 
@@ -95,3 +99,49 @@ def test_many_in_one_directory(place: Place) -> None:
     (place.source / "d/0").write_bytes(b"two!")
     assert_done(place.sync(place.engine(), *(entry(b"d/%d" % number) for number in range(70))))
     assert_together(place, *names)
+
+
+def test_a_name_that_comes_right_after_a_search_is_joined_a_little_later(place: Place) -> None:
+    """The source is not searched again and again."""
+    linked(place, "a")
+    engine = place.engine()
+
+    async def steps() -> None:
+        await engine.open()
+        assert_done(await engine.sync(batch(tree())))
+        os.link(place.source / "a", place.source / "b")
+        searched_until(engine._links, math.inf)
+        early = await engine.sync(batch(entry(b"b")))
+        assert [again.change.path for again in early.postponed] == [b"b"]
+        assert (place.target / "b").read_bytes() == b"one"
+        searched_until(engine._links, 0.0)
+        assert_done(await engine.sync(batch(*(again.change for again in early.postponed))))
+        await engine.close()
+
+    run(steps())
+    assert_together(place, "a", "b")
+
+
+def test_what_was_written_through_a_name_that_went_is_not_forgotten_when_the_target_is_away(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked(place, "a", "b")
+    engine = place.engine()
+
+    async def steps() -> None:
+        await engine.open()
+        assert_done(await engine.sync(batch(tree())))
+        before = (place.source / "b").stat()
+        (place.source / "a").write_bytes(b"two")
+        (place.source / "a").unlink()
+        os.utime(place.source / "b", ns=(before.st_atime_ns, before.st_mtime_ns))  # To a quick look nothing happened.
+        place.target.rename(place.base / "aside")
+        with monkeypatch.context() as patched:
+            patched.setattr(engine._roots, "trouble", lambda: None)  # It goes right after it was looked at.
+            assert (await engine.sync(batch(entry(b"a")))).away
+        (place.base / "aside").rename(place.target)
+        assert_done(await engine.sync(batch(entry(b"a"))))
+        await engine.close()
+
+    run(steps())
+    assert (place.target / "b").read_bytes() == b"two"

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from instep.core.deletions import is_limited
-from instep.engines.hardlinks import Links, included
+from instep.engines.hardlinks import Links
 from instep.engines.native.cache import forget
 from instep.engines.native.content import SMALL_BYTES, Brake, Cancelled
 from instep.engines.native.links import bring_linked
@@ -54,10 +54,9 @@ NOW_S = 0.010
 JOB_PATHS = 512
 JOB_ENTRIES = 2000
 RACY_WAIT_S = 1.0
+"""No less than ``hardlinks.AGAIN_S``."""
 LARGE_AT_ONCE = 2
 _ENTRY = Scope.ENTRY  # Python 3.11 takes 0.25 us to get a member from its class.
-SEEK_PAUSE = 10.0
-"""Looking for unknown names of linked files takes at most one part in so many of a thread's time."""
 
 
 class NativeEngine:
@@ -101,7 +100,6 @@ class NativeEngine:
         self._links = Links(source_fd)
         self._joining = threading.Lock()
         """Held while names are made one file: two at work would each join them to what the other replaces."""
-        self._seek_again_s = 0.0
         self._owed: list[tuple[bytes, bool, bool]] = []  # directories made in sync_now that sync has to fill
         self._brake = Brake(float("inf"))
         self._now: Session | None = None
@@ -236,7 +234,7 @@ class NativeEngine:
             stretch.finish()
         left += changes[done:]
         self._links.review(changes[:done])
-        lost = self._links.lost(now_s)
+        lost = self._links.has_lost
         if tally.linked or self._links.has_parted or lost:
             self._note_links(tally)
             linked, tally.linked = tally.linked, []
@@ -422,7 +420,7 @@ class NativeEngine:
         large, total.large = total.large, []
         linked, total.linked = total.linked, []
         whole = ROOT in by_path and by_path[ROOT].scope is Scope.TREE
-        joins = bool(linked or self._links.paths or self._links.has_parted or self._links.lost(time.monotonic()))
+        joins = bool(linked or self._links.paths or self._links.has_parted or self._links.has_lost)
         if not large and not joins:
             return
         if self._threads is None:
@@ -470,16 +468,8 @@ class NativeEngine:
         links = self._links
         links.review(changes)
         wanted = {(item[1], item[2]): item[3] for item in linked if self._lacks_names(item)}
-        since_s, moves = time.monotonic(), links.moves
-        lost = links.lost(since_s)
-        if (wanted or lost) and not whole and since_s >= self._seek_again_s:
-            for path, inode in included(session.source, session.filter, wanted=wanted.keys() | lost):
-                links.note(path, inode)
-            now_s = time.monotonic()
-            self._seek_again_s = now_s + SEEK_PAUSE * (now_s - since_s)
-            whole = links.moves == moves  # What was moved meanwhile may have been missed.
-        if whole:
-            links.found(lost)
+        lost = links.has_lost
+        complete = links.seek(wanted, session.filter, walked=whole)
         if session.brake is None:
             session = Session(self._source, self._target, self._settings, self._group)
             session.brake = self._brake
@@ -488,14 +478,10 @@ class NativeEngine:
                 tally = self._bring_links(session, linked)
         except Cancelled:
             tally = Tally(failures=[(path, "the copy was interrupted", False) for path, *_ in linked])
-        if whole:
-            for inode, count in wanted.items():
-                links.sought(inode, count)
-        else:
+        if not complete:
             # Looked not long ago: once more when that is no burden.
             tally.racy += [path for path, device, number, _, _ in linked if (device, number) in wanted]
             if lost:
-                links.put_off(since_s + RACY_WAIT_S)
                 tally.racy.append(changes[0].path)
         return tally
 

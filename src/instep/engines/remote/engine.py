@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import struct
@@ -15,7 +14,7 @@ from typing import NamedTuple
 
 from instep.core.deletions import is_limited
 from instep.engines import ssh
-from instep.engines.hardlinks import Inode, Links, included, lstat_named, was_touched
+from instep.engines.hardlinks import AGAIN_S, Inode, Links, lstat_named, was_touched
 from instep.engines.remote import agent
 from instep.engines.remote.connection import Connection, Far, NoPython, Wanted, over_ssh
 from instep.engines.remote.contents import Contents
@@ -46,8 +45,6 @@ READERS = 2
 FLUSH_S = 120.0
 JOINS_MAX = 4
 """So many times in a row names are joined that came to light when others were; then they wait for another try."""
-SEEK_PAUSE = 10.0
-"""Looking for unknown names of linked files takes at most one part in so many of the time."""
 
 __all__ = ["NoPython", "RemoteEngine", "Settings"]
 
@@ -122,7 +119,6 @@ class RemoteEngine:
         self._links = Links(source_fd)
         self._joining: set[Inode] = set()
         self._joined = asyncio.Event()
-        self._seek_again_s = 0.0
         self._streams = 0
         self._cut: list[tuple[bytes, bytes]] = []
         self._reader = ThreadPoolExecutor(READERS, "instep-remote", have_own_directory)
@@ -234,7 +230,7 @@ class RemoteEngine:
             if job.large:
                 await self._large(job, batch)
             job.linked += _in_doubt(links, parted)
-            if job.linked or links.lost(asyncio.get_running_loop().time()):
+            if job.linked or links.has_lost:
                 await self._linked(job, batch, parted)
             if self._cut:
                 self._cut = await job.forget(self._cut)
@@ -360,20 +356,11 @@ class RemoteEngine:
         linked, job.linked = job.linked, []
         whole = any(change.path == ROOT and change.scope is Scope.TREE for change in batch.changes)
         wanted = {item.inode: item.names for item in linked if item.names and links.lacks(item.inode, item.names)}
-        loop = asyncio.get_running_loop()
-        since_s, moves = loop.time(), links.moves
-        lost = links.lost(since_s)
-        if (wanted or lost) and not whole and since_s >= self._seek_again_s:
-            seek = functools.partial(included, self._source, job.session.filter, wanted=wanted.keys() | lost)
-            for path, inode in await loop.run_in_executor(None, seek):
-                links.note(path, inode)
-            now_s = loop.time()
-            self._seek_again_s = now_s + SEEK_PAUSE * (now_s - since_s)
-            whole = links.moves == moves  # What was moved meanwhile may have been missed.
-        if whole:
-            for inode, count in wanted.items():
-                links.sought(inode, count)
-            links.found(lost)
+        lost = links.has_lost
+        complete = whole
+        if wanted or lost:
+            complete = await asyncio.to_thread(links.seek, wanted, job.session.filter, walked=whole)
+        if complete:
             more = links.take_parted()
             parted |= more
             linked += _in_doubt(links, more)
@@ -381,9 +368,8 @@ class RemoteEngine:
             # Looked not long ago: once more when that is no burden.
             again = [self._change(job, item) for item in linked if item.inode in wanted]
             if lost:
-                links.put_off(since_s + RACY_WAIT_S)
                 again.append(batch.changes[0])
-            job.outcome.postponed += [Postponed(change, RACY_WAIT_S) for change in again]
+            job.outcome.postponed += [Postponed(change, AGAIN_S) for change in again]
         groups = names_of(linked)
         async with self._alone(groups.keys()):
             await self._join_groups(job, groups)

@@ -171,7 +171,7 @@ class RsyncEngine:
         unswept, self._unswept = self._unswept, set()
         looked = await self._look(batch, unswept)
         parted: set[Inode] = set()
-        together = await other_names(self._links, self._source_fd, self.filter, looked, parted)
+        together = await other_names(self._links, self.filter, looked, parted)
         runs = self._plan(batch, looked, together)
         outcome = Outcome(failures=looked.failures, postponed=looked.postponed)
         trees = [one.path for one in looked.seen if one.kind is Kind.DIRECTORY and one.change.scope is not Scope.ENTRY]

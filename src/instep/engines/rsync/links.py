@@ -9,26 +9,24 @@ import asyncio
 from collections.abc import Sequence
 
 from instep.core.filters import Filter
-from instep.engines.hardlinks import Inode, Links, included
+from instep.engines.hardlinks import AGAIN_S, Inode, Links, included
 from instep.engines.rsync.source import Kind, Look, Seen
-from instep.model import Change
-from instep.paths import ROOT, RelPath, Scope, is_below
+from instep.model import Change, Postponed
+from instep.paths import RelPath, Scope, is_below
 
 
-async def other_names(links: Links, root: int, filters: Filter, looked: Look, parted: set[Inode]) -> list[Seen]:
+async def other_names(links: Links, filters: Filter, looked: Look, parted: set[Inode]) -> list[Seen]:
     """The other names of the files of a batch: what is written through one name is reported under that alone.
 
-    Where a file has names that were never seen, the whole source is searched for them once, in a thread.
+    Where a file has names that were never seen, the whole source is searched for them, in a thread.
 
     Args:
         links: What is known, and learns more.
-        root: The source.
-        filters: What of it is left out.
-        looked: The batch.
+        filters: What of the source is left out.
+        looked: The batch; gets what is to be looked at once more, where there was a search not long ago.
         parted: Gets the files that are in doubt for the sake of a name that went: if this fails they still are.
     """
-    lost = links.lost(0.0)
-    if not (looked.linked or links.paths or links.has_parted or lost):
+    if not (looked.linked or links.paths or links.has_parted or links.has_lost):
         return []
     links.review([one.change for one in looked.seen])
     parted |= links.take_parted()
@@ -43,16 +41,18 @@ async def other_names(links: Links, root: int, filters: Filter, looked: Look, pa
         links.note(seen.path, inode)
         wanted[inode] = wanted.get(inode, False) or seen.change.content
     lacking = {inode: count for _, inode, count in looked.linked if links.lacks(inode, count)}
-    lost = links.lost(0.0)
+    lost = links.has_lost
     if lacking or lost:
         # A file that gets another name is reported under the new one only.
-        await learn(links, root, filters, [ROOT])
-        for inode, count in lacking.items():
-            links.sought(inode, count)
-        links.found(lost)
+        complete = await asyncio.to_thread(links.seek, lacking, filters)
         more = links.take_parted()
         parted |= more
         wanted.update(dict.fromkeys(more, True))
+        if not complete:
+            again = [seen.change for seen, inode, _ in looked.linked if inode in lacking]
+            if lost:
+                again += [seen.change for seen in looked.seen[:1]]
+            looked.postponed.extend(Postponed(change, AGAIN_S) for change in again)
     there = {one.path for one in looked.seen}
     return [
         Seen(Change(RelPath(name), content=content), name, Kind.FILE, 0)
