@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import math
@@ -10,6 +11,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -19,7 +21,7 @@ from instep.core.filters import Filter
 from instep.engines import hardlinks
 from instep.engines.hardlinks import Inode, Links, included
 from instep.engines.native import content
-from instep.model import Batch
+from instep.model import Batch, Change, Outcome
 from instep.paths import RelPath, Scope
 from instep.rules import Preserve, Rule
 from tests.engines.linking import searched_until
@@ -350,27 +352,45 @@ def test_a_new_directory_holds_a_second_name(rig: Rig, now: bool) -> None:
 
 
 def test_names_are_not_joined_by_two_at_once(rig: Rig) -> None:
-    write(rig.s(b"a"))
-    os.link(rig.s(b"a"), rig.s(b"b"))
-    released = threading.Event()
+    """Nor does one that takes long hold up the others."""
+    for first, second in ((b"a", b"b"), (b"c", b"d"), (b"e", b"f")):
+        write(rig.s(first))
+        os.link(rig.s(first), rig.s(second))
+    info = os.lstat(rig.s(b"a"))
+    released, started = threading.Event(), threading.Event()
 
     def someone_else() -> None:
-        with rig.engine._joining:
+        with rig.engine._joiner._claimed([(info.st_dev, info.st_ino)]):
             started.set()
             released.wait(60)
 
-    started = threading.Event()
+    def batch(*paths: bytes) -> Batch:
+        return Batch(rig.changes(paths), time.monotonic())
+
+    def has(name: bytes) -> bool:
+        return os.path.exists(rig.d(name))
+
+    async def rest(changes: Sequence[Change]) -> Outcome:
+        bringing = asyncio.create_task(rig.engine.sync(Batch(tuple(changes), time.monotonic())))
+        while not (has(b"f") or bringing.done()):  # noqa: ASYNC110  # a thread makes it
+            await asyncio.sleep(0.01)
+        assert (bringing.done(), has(b"a")) == (False, False)
+        released.set()
+        return await bringing
+
     other = threading.Thread(target=someone_else)
     other.start()
     try:
         started.wait(60)
-        outcome, left = rig.engine.sync_now(Batch(rig.changes([b"a", b"b"]), time.monotonic()))
+        outcome, left = rig.engine.sync_now(batch(b"a", b"b", b"c", b"d"))
         assert [change.path for change in left] == [b"a", b"b"]  # The loop does not wait.
+        assert _linked(rig, b"c", b"d")
+        outcome.add(rig.run(rest([*left, *rig.changes([b"e", b"f"])])))
     finally:
         released.set()
         other.join()
-    outcome.add(rig.run(rig.engine.sync(Batch(tuple(left), time.monotonic()))))
     rig.clean(outcome)
+    assert _linked(rig, b"e", b"f")
 
 
 @both_roads

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +21,13 @@ from instep.core.deletions import is_limited
 from instep.engines.hardlinks import Links
 from instep.engines.native.cache import forget
 from instep.engines.native.content import SMALL_BYTES, Brake, Cancelled
-from instep.engines.native.links import bring_linked
+from instep.engines.native.joining import Joiner
 from instep.engines.native.moves import move
 from instep.engines.native.pruning import delete_now, judge, without_repeats
 from instep.engines.native.session import Session, Settings
 from instep.engines.native.small import LastRead, express
 from instep.engines.native.stretch import Stretch
-from instep.engines.native.tally import LinkedName, Tally
+from instep.engines.native.tally import Tally
 from instep.engines.native.tree import count_entries, level
 from instep.engines.native.worker import BRING, WALK, settings_as_tuple
 from instep.errors import TargetAway, TargetError
@@ -56,6 +56,7 @@ JOB_ENTRIES = 2000
 RACY_WAIT_S = 1.0
 """No less than ``hardlinks.AGAIN_S``."""
 LARGE_AT_ONCE = 2
+JOINING_AT_ONCE = 2
 _ENTRY = Scope.ENTRY  # Python 3.11 takes 0.25 us to get a member from its class.
 
 
@@ -98,13 +99,13 @@ class NativeEngine:
         self._big_wait_s = big_wait_s
         self._max_delete = max_delete
         self._links = Links(source_fd)
-        self._joining = threading.Lock()
-        """Held while names are made one file: two at work would each join them to what the other replaces."""
+        self._joiner = Joiner(self._links)
         self._owed: list[tuple[bytes, bool, bool]] = []  # directories made in sync_now that sync has to fill
         self._brake = Brake(float("inf"))
         self._now: Session | None = None
         self._pool: Pool | None = None
         self._threads: ThreadPoolExecutor | None = None
+        self._joining: ThreadPoolExecutor | None = None
         self._identity: tuple[int, int] | None = None
         self._warm: asyncio.Task[None] | None = None
         self._group = -1
@@ -234,29 +235,20 @@ class NativeEngine:
             stretch.finish()
         left += changes[done:]
         self._links.review(changes[:done])
-        lost = self._links.has_lost
-        if tally.linked or self._links.has_parted or lost:
-            self._note_links(tally)
+        if tally.linked or self._links.has_parted or self._links.has_lost:
+            self._joiner.note(tally.linked)
             linked, tally.linked = tally.linked, []
-            known: list[LinkedName] = []
-            free = self._joining.acquire(blocking=False)
-            for item in linked:
-                if free and not self._lacks_names(item):
-                    known.append(item)
-                    continue
-                # Its other names have to be looked for, or a thread is at work on such files: that takes a while.
+            joined, later, again = self._joiner.bring_now(session, linked)
+            tally.add(joined)
+            for item in later:
+                # Its other names have to be looked for, or a thread is at work on that file: it takes a while.
                 dirty = next((change for change in changes if change.path == item[0]), None)
                 if dirty is None:
                     outcome.postponed.append(Postponed(Change(RelPath(item[0]), content=item[4]), 0.0))
                 elif dirty not in left:
                     left.append(dirty)
-            if not left and (lost or not free):
+            if not left and again:
                 left.append(changes[0])  # At least somebody has to come again for what a name was lost of.
-            if free:
-                try:
-                    tally.add(self._bring_links(session, known))
-                finally:
-                    self._joining.release()
             if tally.levels:
                 # A directory that one of the names is in was found missing at the target: it has to be filled.
                 self._owed += [(path, content, False) for path, content, _ in tally.levels]
@@ -394,7 +386,7 @@ class NativeEngine:
                     tally = Tally.of(task.result())
                     levels += tally.levels
                     tally.levels = []
-                    self._note_links(tally)
+                    self._joiner.note(tally.linked)
                     self._count(tally)
                     learned_bytes += sum(len(text) for _, _, text, _ in tally.learned)
                     if learned_bytes > LEARNED_BYTES_MAX:
@@ -423,7 +415,7 @@ class NativeEngine:
         joins = bool(linked or self._links.paths or self._links.has_parted or self._links.has_lost)
         if not large and not joins:
             return
-        if self._threads is None:
+        if large and self._threads is None:
             self._threads = ThreadPoolExecutor(LARGE_AT_ONCE, "instep-large")
         # A large file among others would keep their paths busy until it is copied: it gets a batch of its own.
         alone = {RelPath(path) for path, _ in large} == by_path.keys()
@@ -441,69 +433,29 @@ class NativeEngine:
             places -= 1
             tasks.append(loop.run_in_executor(self._threads, self._bring_large, path))
         if joins:
-            about = batch.changes
-            tasks.append(loop.run_in_executor(self._threads, self._seek_and_link, session, linked, about, whole))
+            if self._joining is None:
+                self._joining = ThreadPoolExecutor(JOINING_AT_ONCE, "instep-joining")
+            own = functools.partial(self._own_session, session)
+            seek = functools.partial(self._joiner.seek_and_bring, own, linked, batch.changes, walked=whole)
+            tasks.append(loop.run_in_executor(self._joining, seek))
         for tally in await asyncio.gather(*tasks):
             self._count(tally)
             total.add(tally)
 
+    def _own_session(self, session: Session | None = None) -> Session:
+        """One for a thread, which can be stopped in the middle of a file; this one if it is such a one."""
+        if session is None or session.brake is None:
+            session = Session(self._source, self._target, self._settings, self._group)
+            session.brake = self._brake
+        return session
+
     def _bring_large(self, path: bytes) -> Tally:
-        session = Session(self._source, self._target, self._settings, self._group)
-        session.brake = self._brake
-        stretch = Stretch(session)
+        stretch = Stretch(self._own_session())
         try:
             stretch.bring(path, Scope.ENTRY, content=True, leave=False)
         except Cancelled:
             stretch.tally.failures.append((path, "the copy was interrupted", False))
         return stretch.finish()
-
-    def _seek_and_link(
-        self,
-        session: Session,
-        linked: list[LinkedName],
-        changes: Sequence[Change],
-        whole: bool,  # noqa: FBT001
-    ) -> Tally:
-        """Bring over files with several names, first looking for names that no report has told of."""
-        links = self._links
-        links.review(changes)
-        wanted = {(item[1], item[2]): item[3] for item in linked if self._lacks_names(item)}
-        lost = links.has_lost
-        complete = links.seek(wanted, session.filter, walked=whole)
-        if session.brake is None:
-            session = Session(self._source, self._target, self._settings, self._group)
-            session.brake = self._brake
-        try:
-            with self._joining:
-                tally = self._bring_links(session, linked)
-        except Cancelled:
-            tally = Tally(failures=[(path, "the copy was interrupted", False) for path, *_ in linked])
-        if not complete:
-            # Looked not long ago: once more when that is no burden.
-            tally.racy += [path for path, device, number, _, _ in linked if (device, number) in wanted]
-            if lost:
-                tally.racy.append(changes[0].path)
-        return tally
-
-    def _lacks_names(self, linked: LinkedName) -> bool:
-        """Whether this file has names that no report has told of; what is not its name any more does not count."""
-        _, device, number, count, _ = linked
-        return self._links.lacks((device, number), count)
-
-    def _bring_links(self, session: Session, linked: Sequence[LinkedName]) -> Tally:
-        groups = dict.fromkeys(self._links.take_parted(), True)
-        for _, device, inode, _, content in linked:
-            groups[device, inode] = groups.get((device, inode), False) or content
-        total = Tally()
-        try:
-            for key, content in groups.items():
-                total.add(bring_linked(session, self._links, key, content=content))
-        except Cancelled:
-            self._links.part(groups)
-            raise
-        if total.full:
-            self._links.part(groups)
-        return total
 
     # -- small things -------------------------------------------------------------------------------------------
 
@@ -535,10 +487,6 @@ class NativeEngine:
             tally.large, tally.levels = [], top  # Found again by whoever walks there next.
             return False
         return True
-
-    def _note_links(self, tally: Tally) -> None:
-        for path, device, inode, _, _ in tally.linked:
-            self._links.note(path, (device, inode))
 
     def _count(self, tally: Tally) -> None:
         progress = self.progress
@@ -585,9 +533,10 @@ class NativeEngine:
             if not self._warm.cancelled() and (error := self._warm.exception()) is not None:
                 log.error("engine-crashed", exc_info=error, extra=fields(now="what needs workers is tried again"))
             self._warm = None
-        if self._threads is not None:
-            self._threads.shutdown(wait=True, cancel_futures=True)
-            self._threads = None
+        for threads in (self._threads, self._joining):
+            if threads is not None:
+                threads.shutdown(wait=True, cancel_futures=True)
+        self._threads = self._joining = None
         if self._pool is not None:
             await self._pool.close()
             self._pool = None
