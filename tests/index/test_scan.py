@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -113,12 +112,14 @@ def test_what_is_gone_is_counted_with_all_below(desk: Desk) -> None:
 
 
 def test_only_what_rested_since_the_batch_began_is_claimed(desk: Desk) -> None:
-    while True:
-        began_ns = time.time_ns()
-        (desk.source / "c" / "late").unlink(missing_ok=True)
-        (desk.source / "c" / "late").touch()
-        if min(path.lstat().st_ctime_ns for path in (desk.source / "c", desk.source / "c" / "late")) >= began_ns:
-            break  # The clock that stamps inodes lags a little behind.
+    late = desk.source / "c" / "late"
+    others = (desk.source, *(path for path in desk.source.rglob("*") if path != desk.source / "c"))
+    rested_ns = max(path.lstat().st_ctime_ns for path in others)
+    began_ns = 0
+    while began_ns <= rested_ns:  # Until the clock that stamps inodes has moved on.
+        late.unlink(missing_ok=True)
+        late.touch()
+        began_ns = min(path.lstat().st_ctime_ns for path in (late.parent, late))
     desk.learn(began_ns)
     assert parse(desk.store.entries(b"c") or b"")[b"late"] == UNKNOWN
     assert is_directory(parse(desk.store.entries(b"") or b"")[b"c"])
