@@ -311,18 +311,18 @@ class RsyncEngine:
             outcome.away = words
         elif kind is Verdict.FULL:
             outcome.full = words
-        elif kind is Verdict.ABORTED:
-            if (trouble := self._roots.trouble()) is not None:
-                outcome.away = trouble
-            else:
-                await self._bring_parts(run, ended, words, outcome)
-        elif kind is Verdict.PARTIAL:
-            await self._settle(run, ended, words, outcome)
+        elif kind is Verdict.ABORTED and (trouble := self._roots.trouble()) is not None:
+            outcome.away = trouble
+        elif kind in (Verdict.ABORTED, Verdict.PARTIAL):
+            said = list(complaints(ended.stderr, self._roots.spellings, dry_run=self._settings.dry_run))
+            then = self._settle if kind is Verdict.PARTIAL else self._bring_parts
+            await then(run, ended, said, words, outcome)
         return outcome
 
-    async def _bring_parts(self, run: Run, ended: Ended, words: str, outcome: Outcome) -> None:
+    async def _bring_parts(
+        self, run: Run, ended: Ended, said: Sequence[Complaint], words: str, outcome: Outcome
+    ) -> None:
         """One bad name must not hold up the others: what was complained of goes apart, or halving finds it."""
-        said = list(complaints(ended.stderr, self._roots.spellings))
         if outcome.held is not None:
             run = run.styled(limited=False, prune=False)
         if len(run.members) > 1:
@@ -346,10 +346,9 @@ class RsyncEngine:
                 failures = one_by_one(changes, differing, said, words) or failures
         outcome.failures += failures
 
-    async def _settle(self, run: Run, ended: Ended, words: str, outcome: Outcome) -> None:
+    async def _settle(self, run: Run, ended: Ended, said: Sequence[Complaint], words: str, outcome: Outcome) -> None:
         """Some names failed: find out which."""
         dry_run = self._settings.dry_run
-        said = list(complaints(ended.stderr, self._roots.spellings, dry_run=dry_run))
         if dry_run and not said:
             return
         if outcome.held is not None:
@@ -373,7 +372,7 @@ class RsyncEngine:
                 return
             if blocked and (len(run.members) > 1 or left_out(differing, said)):
                 # Other names of such a file were not brought over either, and no comparison of links tells of them.
-                await self._bring_parts(run, ended, words, outcome)
+                await self._bring_parts(run, ended, said, words, outcome)
                 return
         failures = blame(run.members, differing, said, words)
         outcome.failures += failures
