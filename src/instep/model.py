@@ -82,7 +82,9 @@ class Deletions(enum.Enum):
     LIMITED = "limited"
     """All, if a comparison of the whole tree finds no more than the limit."""
     HELD = "held"
-    """None: an earlier comparison found too many, and nobody has confirmed them yet."""
+    """None: an earlier comparison found too many, and nobody has confirmed them yet. Another one counts anew."""
+    NONE = "none"
+    """None, however few a comparison finds: a part of the source is missing."""
     CONFIRMED = "confirmed"
     """All."""
 

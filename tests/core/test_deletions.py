@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instep.core.deletions import is_limited
+from instep.core.deletions import holds, is_limited, limit_for
 from instep.model import Batch, Change, Deletions
 from instep.paths import ROOT, RelPath, Scope
 from instep.spec import MaxDelete
@@ -49,3 +49,15 @@ def test_only_whole_comparisons_are_limited() -> None:
     assert not is_limited(Batch((WHOLE,), 0.0, deletions=Deletions.CONFIRMED), limit)
     assert not is_limited(Batch(OTHERS, 0.0), limit)
     assert is_limited(Batch((*OTHERS, WHOLE), 0.0), limit)
+
+
+def test_with_a_part_of_the_source_missing_none_may_go() -> None:
+    limit = MaxDelete()
+    missing = Batch((WHOLE,), 0.0, deletions=Deletions.NONE)
+    assert is_limited(missing, limit)
+    assert limit_for(missing, limit).most(10_000, source=10_000) == 0
+    assert limit_for(Batch((WHOLE,), 0.0), limit) == limit
+    assert [mode for mode in Deletions if holds(Batch(OTHERS, 0.0, deletions=mode))] == [
+        Deletions.HELD,
+        Deletions.NONE,
+    ]

@@ -9,7 +9,7 @@ import pytest
 
 from instep.daemon.target import Target
 from instep.model import Batch, Change, Deletions, Held, Outcome
-from instep.paths import Scope
+from instep.paths import RelPath, Scope
 from tests.daemon.rig import EVERYTHING, Mirrored, TellingEngine, jump
 
 HELD = Held(5000, 6000, (b"a", b"b"))
@@ -200,3 +200,63 @@ def test_held_on_a_full_target_is_said_too(caplog: pytest.LogCaptureFixture) -> 
         await mirrored.close()
 
     assert said(caplog) == ["deletions-held"]
+
+
+def test_while_a_part_of_the_source_is_missing(caplog: pytest.LogCaptureFixture) -> None:
+    @jump
+    async def _test() -> None:
+        engine = HoldingEngine(finds=[HELD, HELD])
+        mirrored = Mirrored(engine)
+        target = mirrored.targets[0]
+        guard = target.deletions
+        await mirrored.open()
+
+        async def compare() -> Deletions:
+            target.compare_all()
+            target.kick()
+            await mirrored.rest()
+            return guard.mode
+
+        seen: list[Deletions] = []
+        guard.beware(missing=True)
+        seen.append(await compare())  # Held.
+        guard.beware(missing=False)
+        seen.append(guard.mode)
+        guard.beware(missing=True)
+        seen.append(await compare())  # Held again.
+        assert target.confirm()
+        guard.beware(missing=True)
+        seen += [guard.mode, await compare(), await compare()]  # There is nothing to delete any more.
+        guard.beware(missing=False)
+        seen.append(await compare())
+        guard.allow()
+        guard.beware(missing=True)
+        guard.started()
+        seen.append(guard.mode)
+        none = Deletions.NONE
+        assert seen == [none, Deletions.HELD, none, Deletions.CONFIRMED, none, none, Deletions.LIMITED, none]
+        assert modes(engine) == [none, none, Deletions.CONFIRMED, none, Deletions.LIMITED]
+        await mirrored.close()
+
+    reasons = [str(record.__dict__["fields"]["reason"]) for record in caplog.records if record.levelname == "ERROR"]
+    assert reasons[0].startswith("a part of the source is missing: ")
+
+
+def test_what_is_hidden_is_passed_over() -> None:
+    @jump
+    async def _test() -> None:
+        engine = TellingEngine()
+        mirrored = Mirrored(engine)
+        target = mirrored.targets[0]
+        await mirrored.open()
+        target.hides = lambda path: path.startswith(b"hidden")
+        mirrored.dirty(b"hidden/a")
+        await mirrored.rest()
+        assert target.idle
+        mirrored.dirty(b"b", b"hidden/c")
+        target.look_again([Change(RelPath(b"hidden/d")), Change(RelPath(b"e"))])
+        target.kick()
+        await mirrored.rest()
+        assert sorted(change.path for batch in engine.batches for change in batch.changes) == [b"b", b"e"]
+        assert target.idle
+        await mirrored.close()

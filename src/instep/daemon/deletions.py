@@ -22,6 +22,7 @@ class DeletionGuard:
         self.mode = Deletions.LIMITED
         """What the next batch may delete."""
         self._target = target
+        self._usual = Deletions.LIMITED  # the mode while nothing is held, nothing allowed
 
     def allow(self) -> None:
         """The next comparison of the whole tree may delete what it finds."""
@@ -30,7 +31,13 @@ class DeletionGuard:
     def started(self) -> None:
         """The start is over, and with it what was allowed for it alone."""
         if self.mode is Deletions.CONFIRMED and self.held is None:
-            self.mode = Deletions.LIMITED
+            self.mode = self._usual
+
+    def beware(self, *, missing: bool) -> None:
+        """A part of the source is missing, so no comparison may delete anything; or none is any more."""
+        self._usual = Deletions.NONE if missing else Deletions.LIMITED
+        if self.mode is not Deletions.CONFIRMED:
+            self.mode = Deletions.HELD if self.held is not None and not missing else self._usual
 
     def confirm(self) -> bool:
         """The operator wants them: the next comparison makes them. False when nothing is held."""
@@ -53,7 +60,7 @@ class DeletionGuard:
                 return not whole and self.held is not None and self.held.source_is_empty and outcome.entries > 0
             if self.held is not None:
                 log.info("deletions-held-no-more", extra=fields(target=self._target, deleted=outcome.deleted))
-            self.held, self.mode = None, Deletions.LIMITED
+            self.held, self.mode = None, self._usual
             return False
         if held != self.held:
             more = "" if held.counted else "more than "
@@ -66,7 +73,7 @@ class DeletionGuard:
                     counted=held.counted,
                     of=held.of,
                     names=list(held.sample),
-                    reason="the source is empty: " + reason if held.source_is_empty else reason,
+                    reason=self._why(held) + reason,
                     now="none of them is deleted; all else is brought over",
                     fix="is the source what it should be, and mounted? If so: kill -s RTMIN+1"
                     f" {os.getpid()}, or start once with --force-delete; the limit is --max-delete",
@@ -74,5 +81,11 @@ class DeletionGuard:
             )
         self.held = held
         if self.mode is not Deletions.CONFIRMED or mode is Deletions.CONFIRMED:
-            self.mode = Deletions.HELD  # Otherwise they were confirmed while this one was under way.
+            # Otherwise they were confirmed while this one was under way.
+            self.mode = Deletions.HELD if self._usual is Deletions.LIMITED else self._usual
         return False
+
+    def _why(self, held: Held) -> str:
+        if held.source_is_empty:
+            return "the source is empty: "
+        return "a part of the source is missing: " if self._usual is Deletions.NONE else ""

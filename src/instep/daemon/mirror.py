@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from instep.core.changelog import ChangeLog
 from instep.core.filters import Filter
@@ -20,6 +21,7 @@ from instep.daemon.aliases import Aliases
 from instep.daemon.build import build_monitor, build_verifier
 from instep.daemon.indexes import Indexes
 from instep.daemon.locks import TargetLocks
+from instep.daemon.mountpoints import MountGuard
 from instep.daemon.progress import Observer, draw
 from instep.daemon.rescan import Rescan
 from instep.daemon.state import StateDirectory
@@ -29,7 +31,7 @@ from instep.daemon.verify import keep_verifying
 from instep.errors import SourceError
 from instep.logs import fields
 from instep.model import Report
-from instep.paths import ROOT, Scope
+from instep.paths import ROOT, RelPath, Scope
 from instep.ports import Discreet, Grouped, Monitor
 from instep.spec import InitialSync, MirrorSpec, MonitorName, Rounds
 
@@ -87,6 +89,7 @@ class Mirror:
         self._filter = Filter(spec.rules)
         self._admission: Admission | None = None
         self._aliases: Aliases | None = None
+        self._mounts: MountGuard | None = None
         self._monitor: Monitor | None = None
         self._why_monitor = ""
         self._reads = -1
@@ -140,6 +143,8 @@ class Mirror:
             if spec.force_delete:
                 for target in self.targets:
                     target.deletions.allow()
+            if spec.delete and not spec.max_delete.is_off and not spec.one_file_system:
+                self._mounts = MountGuard(spec, self._source, self._filter, self._state, self.targets)
             self._monitor, self._why_monitor = build_monitor(spec, self._filter)
             await self._open_targets()
             await self._use_indexes()
@@ -250,6 +255,8 @@ class Mirror:
     def confirm(self) -> None:
         """The operator wants the deletions that are held: compare again, and make them."""
         confirmed = [target.confirm() for target in self.targets]
+        if self._mounts is not None:
+            confirmed.append(self._mounts.confirm())
         if not any(confirmed):
             log.info("nothing-held", extra=fields(now="no deletion waits to be confirmed"))
         self._kick()
@@ -267,6 +274,7 @@ class Mirror:
                 watches=status.watches,
                 events=status.events,
                 overflows=status.overflows,
+                missing=sorted(self._missing),
                 trouble=list(status.trouble[:FAILING_SHOWN_MAX]),
                 following=self.following,
             ),
@@ -317,6 +325,8 @@ class Mirror:
         await asyncio.gather(*unfinished, return_exceptions=True)
         if self._rescan is not None:
             self._rescan.close()
+        if self._mounts is not None:
+            self._mounts.close()
         if self._aliases is not None:
             await self._aliases.close()
         if self._indexes is not None:
@@ -380,13 +390,15 @@ class Mirror:
         monitor = self._monitor
         assert monitor is not None
         note, changelog = self.changelog.note, self.changelog
-        admission = self._admission
+        admission, mounts = self._admission, self._mounts
         any_reports = False
         for _ in range(READS_PER_TURN_MAX):
             reports = monitor.read()
             begins = bool(reports) and not self._armed
             if begins:
                 reports = self._begin(reports)
+            if mounts is not None and reports:
+                mounts.look()
             now_s = self._clock()
             for report in reports:
                 if not report.path and report.scope is Scope.TREE:
@@ -430,6 +442,11 @@ class Mirror:
 
     def _note(self, report: Report) -> None:
         self.changelog.note(report, self._clock())
+
+    @property
+    def _missing(self) -> AbstractSet[RelPath]:
+        """The file systems that ought to be mounted in the source."""
+        return frozenset() if self._mounts is None else self._mounts.points.missing
 
     def _settled(self) -> None:
         self._kick()
@@ -488,7 +505,8 @@ class Mirror:
                 self.end(End.STOPPED)
         elif (self.spec.once or self.spec.dry_run) and not (self._aliases is not None and self._aliases.busy):
             if all(target.idle for target in self.targets):
-                self.end(End.INCOMPLETE if any(target.deletions.held for target in self.targets) else End.DONE)
+                held = any(target.deletions.held for target in self.targets)
+                self.end(End.INCOMPLETE if held or self._missing else End.DONE)
             elif all(target.served and (target.state is State.READY or target.tries > 3) for target in self.targets):
                 self.end(End.INCOMPLETE)
 

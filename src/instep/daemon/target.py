@@ -126,6 +126,8 @@ class Target:
         self.flushing = False
         self.paused = False
         self.deletions = DeletionGuard(name)
+        self.hides: Callable[[RelPath], bool] | None = None
+        """Paths that are not to be looked at: what is reported there is passed over."""
         self._changelog = changelog
         self.cursor = changelog.add_cursor(self._waiting)
         self._spacing = Spacing(spacing_s)
@@ -365,6 +367,10 @@ class Target:
                 else:
                     changes.append(change)
                     kept.append(change)
+        if self.hides is not None:
+            changes = [change for change in changes if not self.hides(change.path)]
+            moves = {change.path: moves[change.path] for change in changes if change.path in moves}
+            kept = [change for change in kept if not self.hides(change.path)]
         if not changes:
             if from_log:
                 changelog.acknowledge(cursor, ticket, ())

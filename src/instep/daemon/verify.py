@@ -143,6 +143,8 @@ async def _round(target: Target, verifier: Verifier, kick: Callable[[], None], c
     def known(one: Difference) -> bool:
         if target.deletions.held is not None and one.what is Aspect.EXTRA:
             return True
+        if target.hides is not None and target.hides(one.path):
+            return True
         # A directory's time follows its names.
         return target.is_pending(one.path) or (one.what is Aspect.TIME and target.is_pending_in(one.path))
 

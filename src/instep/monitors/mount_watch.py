@@ -36,6 +36,10 @@ class MountWatch:
         before, self._known = self._known, self._below()
         return {point for _, point in before ^ self._known}
 
+    def points(self) -> set[RelPath]:
+        """The mount points, relative to the root, as ``changed`` last found them."""
+        return {point for _, point in self._known}
+
     def close(self) -> None:
         """Close both descriptors."""
         os.close(self._waiting)

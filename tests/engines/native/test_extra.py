@@ -105,16 +105,30 @@ def test_as_many_as_allowed_go_at_once(base: bytes, now: bool, files: int) -> No
 
 
 @both_roads
-def test_what_is_reported_goes_while_others_are_held(base: bytes, now: bool) -> None:
+def test_not_one_goes_while_a_part_of_the_source_is_missing(base: bytes, now: bool) -> None:
+    with Rig(base, max_delete=MaxDelete()) as rig:
+        write(rig.d(b"one"))
+        write(rig.s(b"other"))
+        outcome = rig.tree(now=now, deletions=Deletions.NONE)
+        well(outcome)
+        assert outcome.held is not None
+        assert (outcome.held.count, outcome.held.sample) == (1, (b"one",))
+        assert sorted(os.listdir(rig.dst)) == [b"one", b"other"]
+        rig.clean(rig.tree(now=now))
+
+
+@both_roads
+@pytest.mark.parametrize("mode", [Deletions.HELD, Deletions.NONE])
+def test_what_is_reported_goes_while_others_are_held(base: bytes, now: bool, mode: Deletions) -> None:
     with Rig(base, max_delete=NONE) as rig:
         fill(rig, 2)
         write(rig.d(b"reported"))
-        well(rig.bring(b"reported", b"d1", now=now, deletions=Deletions.HELD))
+        well(rig.bring(b"reported", b"d1", now=now, deletions=mode))
         assert os.listdir(rig.dst) == [b"d0"]
         # A list of names is no report of each.
         os.makedirs(rig.s(b"d0/sub"))
         for path, scope in ((b"", Scope.LIST), (b"d0/sub", Scope.LIST), (b"d0", Scope.TREE)):
-            outcome = rig.bring(path, scope=scope, now=now, deletions=Deletions.HELD)
+            outcome = rig.bring(path, scope=scope, now=now, deletions=mode)
             well(outcome)
             assert outcome.held is None
             assert names(rig.dst) == 5

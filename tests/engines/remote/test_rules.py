@@ -234,6 +234,23 @@ def test_too_many_deletions_are_held(base: bytes) -> None:
         assert (outcome.deleted, outcome.held) == (1, None)
 
 
+def test_not_one_goes_while_a_part_of_the_source_is_missing(base: bytes) -> None:
+    with Rig(base, max_delete=MaxDelete()) as rig:
+        write(rig.d(b"one"), b"x")
+        write(rig.s(b"other"), b"x")
+        os.makedirs(rig.s(b"d"))
+        os.makedirs(rig.d(b"d/more"))
+        outcome = rig.run(rig.engine.sync(whole(rig, Deletions.NONE)))
+        assert outcome.held is not None
+        assert (outcome.held.count, outcome.held.sample) == (2, (b"one", b"d/more"))
+        below = rig.batch(b"d", scope=Scope.TREE)
+        below.deletions = Deletions.NONE
+        well(rig.run(rig.engine.sync(below)))
+        assert sorted(os.listdir(rig.dst)) == [b"d", b"one", b"other"]
+        assert os.listdir(rig.d(b"d")) == [b"more"]
+        rig.clean(rig.tree())
+
+
 def whole(rig: Rig, deletions: Deletions) -> Batch:
     batch = rig.batch(ROOT, scope=Scope.TREE)
     batch.deletions = deletions

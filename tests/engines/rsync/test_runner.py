@@ -121,12 +121,25 @@ def test_what_is_reported_goes_while_others_are_held(
     assert names(place.target) == kept
 
 
-def test_a_list_of_names_is_no_report_of_each(place: Place) -> None:
+def test_not_one_goes_while_a_part_of_the_source_is_missing(place: Place) -> None:
+    kept = fill(place, 1)
+    (place.source / "other").touch()
+    outcome = place.sync(place.engine(max_delete=MaxDelete()), WHOLE, deletions=Deletions.NONE)
+    assert_done(outcome)
+    assert outcome.held is not None
+    assert outcome.held.count == 3
+    assert names(place.target) == kept | {"other"}
+    assert_done(place.sync(place.engine(max_delete=MaxDelete()), WHOLE))
+    assert names(place.target) == {"other"}
+
+
+@pytest.mark.parametrize("mode", [Deletions.HELD, Deletions.NONE])
+def test_a_list_of_names_is_no_report_of_each(place: Place, mode: Deletions) -> None:
     kept = fill(place)
     (place.source / "d0" / "sub").mkdir(parents=True)
     engine = place.engine(max_delete=NONE)
     for path, scope in ((b"", Scope.LIST), (b"d0/sub", Scope.LIST), (b"d0", Scope.TREE)):
-        outcome = place.sync(engine, Change(RelPath(path), scope, is_dir=True), deletions=Deletions.HELD)
+        outcome = place.sync(engine, Change(RelPath(path), scope, is_dir=True), deletions=mode)
         assert_done(outcome)
         assert outcome.held is None
         assert names(place.target) == kept

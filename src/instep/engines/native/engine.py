@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from instep.core.deletions import is_limited
+from instep.core.deletions import holds, is_limited, limit_for
 from instep.engines.hardlinks import Links
 from instep.engines.native.cache import forget
 from instep.engines.native.content import SMALL_BYTES, Brake, Cancelled
@@ -35,7 +35,7 @@ from instep.linux.fanotify import heed_everywhere
 from instep.linux.libc import sync_file_system
 from instep.linux.openat import DIRECTORY
 from instep.logs import fields
-from instep.model import Batch, Change, Deletions, Failure, Landmarks, Outcome, Postponed, Progress
+from instep.model import Batch, Change, Failure, Landmarks, Outcome, Postponed, Progress
 from instep.paths import LEARNED_BYTES_MAX, ROOT, RelPath, Scope, is_within
 from instep.records import record
 from instep.serving import Values
@@ -194,8 +194,8 @@ class NativeEngine:
                         outcome.learned_names[change.path] = record(read)
                     return outcome, ()
         until_s = now_s + NOW_S
-        limited = self._is_limited(batch)
-        stretch = Stretch(session, holds=limited or batch.deletions is Deletions.HELD)
+        limited, limit = self._is_limited(batch), limit_for(batch, self._max_delete)
+        stretch = Stretch(session, holds=limited or holds(batch))
         tally = stretch.tally
         left: list[Change] = []
         done = 0
@@ -224,7 +224,7 @@ class NativeEngine:
                     if (
                         limited
                         and change not in left
-                        and not delete_now(session, tally, self._max_delete, most=NOW_ENTRIES, content=change.content)
+                        and not delete_now(session, tally, limit, most=NOW_ENTRIES, content=change.content)
                     ):
                         left.append(change)
                         tally.full, tally.failures, tally.racy, tally.linked = "", [], [], []  # Found again.
@@ -271,8 +271,8 @@ class NativeEngine:
         by_path = {change.path: change for change in batch.changes}
         total = Tally()
         limited = self._is_limited(batch)
-        holds = limited or batch.deletions is Deletions.HELD
-        stretch = Stretch(session, holds=holds)
+        spares = limited or holds(batch)
+        stretch = Stretch(session, holds=spares)
         rest: list[Change] = []
         try:
             for change in batch.changes:
@@ -288,11 +288,11 @@ class NativeEngine:
         try:
             if total.levels:
                 # By themselves: a change may lead into the same directories, and two at one are in each other's way.
-                await self._in_workers(pool, (), total, holds=holds)
-            await self._in_workers(pool, rest, total, holds=holds)
+                await self._in_workers(pool, (), total, holds=spares)
+            await self._in_workers(pool, rest, total, holds=spares)
             if limited and total.extra:
                 full, content = total.full, by_path[ROOT].content
-                jobs, held = await judge(pool, total, self._max_delete, content=content)
+                jobs, held = await judge(pool, total, limit_for(batch, self._max_delete), content=content)
                 outcome.held = held
                 await self._in_workers(pool, (), total, holds=False, more=jobs)
                 without_repeats(total)
@@ -303,7 +303,7 @@ class NativeEngine:
             await self._in_threads(batch, session, total, by_path, outcome)
             if total.levels:
                 # Directories that a thread found missing at the target; what in them is for threads comes next.
-                await self._in_workers(pool, (), total, holds=holds)
+                await self._in_workers(pool, (), total, holds=spares)
                 found = [path for path, _ in total.large] + [path for path, *_ in total.linked]
                 outcome.postponed += [Postponed(Change(RelPath(path)), 0.0) for path in found]
             done = not total.full

@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from instep.core.deletions import is_limited
+from instep.core.deletions import is_limited, limit_for
 from instep.engines import ssh
 from instep.engines.hardlinks import AGAIN_S, Inode, Links, lstat_named, was_touched
 from instep.engines.remote import agent
@@ -225,7 +225,7 @@ class RemoteEngine:
         try:
             await job.run()
             if limited and job.producer.extra:
-                job.outcome.held = await delete_or_hold(job, self._max_delete)
+                job.outcome.held = await delete_or_hold(job, limit_for(batch, self._max_delete))
                 job.producer.holds = False
             if job.large:
                 await self._large(job, batch)

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 
+from instep.core.deletions import holds
 from instep.core.filters import Filter
 from instep.core.reconcile import DIRECTORY_STAYS
 from instep.engines.remote import agent
@@ -29,7 +30,7 @@ from instep.engines.remote.source import Producer
 from instep.errors import TargetAway
 from instep.linux.openat import open_directory
 from instep.logs import fields
-from instep.model import Batch, Change, Deletions, Failure, Outcome, Postponed, Progress
+from instep.model import Batch, Change, Failure, Outcome, Postponed, Progress
 from instep.paths import LEARNED_BYTES_MAX, Learned, RelPath, Scope
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class Job:
                 self._moves.append((old, change))
             else:
                 items.append(Item(_TASKS[change.scope], change.path, change.content))
-        self.producer.holds = batch.deletions is Deletions.HELD
+        self.producer.holds = holds(batch)
         items.reverse()  # worked off from the end
         self.producer.work.extend(items)
 

@@ -109,6 +109,8 @@ class Style:
     """Say at the end how many names there were."""
     limited: bool = False
     """Delete nothing yet, but say how many names would be."""
+    strict: bool = False
+    """However few those are, none is deleted."""
     plain: bool = False
     """Nothing that it brings over, or brings it into, has ACLs or extended attributes: rsync need not look for any."""
 

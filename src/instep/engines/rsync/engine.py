@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from instep.core.deletions import is_limited
+from instep.core.deletions import NONE_MAY_GO, holds, is_limited, limit_for
 from instep.core.filters import Filter
 from instep.engines.hardlinks import Inode, Links
 from instep.engines.rsync import plain
@@ -27,7 +27,7 @@ from instep.engines.rsync.verdict import Verdict, blame, left_out, one_by_one, v
 from instep.engines.ssh import COMMAND
 from instep.errors import TargetAway, TargetError, ToolMissing
 from instep.logs import fields
-from instep.model import Batch, Change, Deletions, Failure, Landmarks, Outcome, Progress
+from instep.model import Batch, Change, Failure, Landmarks, Outcome, Progress
 from instep.paths import RelPath, Scope
 from instep.rules import Preserve, Rule
 from instep.spec import MaxDelete
@@ -202,18 +202,19 @@ class RsyncEngine:
         """The runs that bring all this over, each as careful with deletions as the batch has to be."""
         settings = self._settings
         limited = self._is_limited(batch)
-        holds = batch.deletions is Deletions.HELD and not limited
+        spares = holds(batch) and not limited
         seen = looked.seen if self.filter.is_trivial else [self._heeding_rules(one) for one in looked.seen]
         runs = plan(
             [*seen, *together],
-            {} if holds else looked.crowds,  # Names are listed one by one: no other name in their directory may go.
+            {} if spares else looked.crowds,  # Names are listed one by one: no other name in their directory may go.
             delete=settings.delete,
             missing_args=self._runner.abilities.missing_args,
             filtered=bool(settings.rules),
         )
         if limited:
-            runs = [run.styled(limited=True) for run in runs]
-        elif holds:
+            none_may_go = limit_for(batch, self._max_delete) is NONE_MAY_GO
+            runs = [run.styled(limited=True, strict=none_may_go) for run in runs]
+        elif spares:
             reported = [one.path for one in looked.seen if one.kind is Kind.GONE]
             runs = [each for run in runs for each in run.sparing(reported)]
         if looked.plain is not None and looked.plain.holds and not looked.linked and not together:

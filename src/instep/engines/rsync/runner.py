@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from instep.core.deletions import NONE_MAY_GO
 from instep.engines.rsync import process
 from instep.engines.rsync.command import Abilities, Reach, Settings, Style, command, listing
 from instep.engines.rsync.output import Complaint, Item, complaints, deletions_stopped, item, names_listed
@@ -151,8 +152,9 @@ class Runner:
         ended = await self._once(run, outcome, leave_out)
         if not run.style.limited or not (count := deletions_stopped(ended.stderr)):
             return ended
+        limit = NONE_MAY_GO if run.style.strict else self._max_delete
         run = run.styled(limited=False)
-        if count > self._max_delete.most(ended.kept, source=ended.names):
+        if count > limit.most(ended.kept, source=ended.names):
             outcome.held = await self._held(run, ended, count, leave_out)
             run = run.styled(prune=False)  # Not the limited run's word: names that stood in the way stayed there.
         return await self._once(run, outcome, leave_out)

@@ -193,10 +193,14 @@ def _rows() -> Iterator[Option]:
         choice,
         "When a comparison of the whole tree would delete more names than this at a target, or than this share of "
         "them, delete none, say so, and wait for the signal RTMIN+1; the same, however few they are, when the source "
-        "is empty. none or 100%: no limit.",
+        "is empty or a file system that was mounted in it is missing. none or 100%: no limit.",
     )
     yield _option(
-        "--force-delete", Flag(), "force_delete", choice, "The comparison at this start may delete without limit."
+        "--force-delete",
+        Flag(),
+        "force_delete",
+        choice,
+        "The comparison at this start may delete without limit, also what was on file systems that are missing.",
     )
     yield _option(
         "-x --one-file-system", Flag(), "one_file_system", choice, "Leave out what is mounted below the source."

@@ -1,0 +1,150 @@
+"""Which file systems are missing in a source, by a mount table that says what a test wants."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from instep.daemon import mountpoints
+from instep.daemon.mountpoints import MountPoints
+from instep.paths import RelPath
+
+
+class Table:
+    """Stands for the kernel's."""
+
+    def __init__(self) -> None:
+        self.mounted: set[RelPath] = set()
+        self.is_readable = True
+
+
+class Watch:
+    """Stands for ``MountWatch``."""
+
+    table: Table
+
+    def __init__(self, _: int) -> None:
+        if not self.table.is_readable:
+            raise FileNotFoundError
+        self._seen = set(self.table.mounted)
+
+    def changed(self) -> set[RelPath]:
+        before, self._seen = self._seen, set(self.table.mounted)
+        return before ^ self._seen
+
+    def points(self) -> set[RelPath]:
+        return self._seen
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Table:
+    monkeypatch.setattr(Watch, "table", Table(), raising=False)
+    monkeypatch.setattr(mountpoints, "MountWatch", Watch)
+    return Watch.table
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[int]:
+    for name in ("a/disk", "b"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+    fd = os.open(tmp_path / "source", os.O_RDONLY | os.O_DIRECTORY)
+    yield fd
+    os.close(fd)
+
+
+def points(*paths: bytes) -> set[RelPath]:
+    return {RelPath(path) for path in paths}
+
+
+def everything(_: RelPath) -> bool:
+    return True
+
+
+def test_missed_until_it_is_back(table: Table, source: int) -> None:
+    table.mounted = points(b"a/disk", b"b")
+    made = MountPoints(source, everything, None)
+    assert not made.look()
+    assert not made.hides(RelPath(b"a/disk/x"))
+    table.mounted = points(b"b")
+    assert made.look()
+    assert not made.look()
+    assert made.missing == points(b"a/disk")
+    assert [made.hides(RelPath(path)) for path in (b"a/disk", b"a/disk/x/y", b"a", b"a/disks", b"b/x")] == [
+        *(True, True),
+        *[False] * 3,
+    ]
+    table.mounted = points(b"a/disk", b"b", b"a")
+    assert made.look()
+    assert not made.missing
+    made.close()
+    made.close()
+    assert not made.look()
+
+
+def test_what_does_not_count_is_not_missed(table: Table, source: int) -> None:
+    table.mounted = points(b"a/disk", b"b")
+    made = MountPoints(source, lambda point: point != b"b", None)
+    table.mounted = points()
+    assert made.look()
+    assert made.missing == points(b"a/disk")
+
+
+def test_a_place_that_is_gone_too_is_not_missed(table: Table, source: int, tmp_path: Path) -> None:
+    table.mounted = points(b"a/disk", b"b")
+    made = MountPoints(source, everything, os.fsencode(tmp_path / "memory"))
+    (tmp_path / "source" / "b").rmdir()
+    table.mounted = points()
+    assert made.look()
+    assert made.missing == points(b"a/disk")
+    shutil.rmtree(tmp_path / "source" / "a")
+    (tmp_path / "source" / "a").mkdir()
+    (tmp_path / "source" / "a" / "disk").touch()
+    assert not made.hides(RelPath(b"a/disk/x"))
+    assert not made.missing
+    assert (tmp_path / "memory").read_bytes() == b""
+
+
+def test_remembered_for_the_next_start(table: Table, source: int, tmp_path: Path) -> None:
+    memory = os.fsencode(tmp_path / "memory")
+    table.mounted = points(b"a/disk", b"b")
+    MountPoints(source, everything, memory).close()
+    table.mounted = points(b"b")
+    assert MountPoints(source, everything, memory).missing == points(b"a/disk")
+    made = MountPoints(source, everything, memory)
+    assert made.missing == points(b"a/disk")
+    assert made.forget() == [b"a/disk"]
+    assert made.forget() == []
+    assert not MountPoints(source, everything, memory).missing
+    (tmp_path / "source" / "b").rmdir()
+    table.mounted = points()
+    assert not MountPoints(source, everything, memory).missing
+    assert (tmp_path / "memory").read_bytes() == b""
+
+
+def test_where_it_cannot_be_remembered(
+    table: Table, source: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table.mounted = points(b"b")
+    made = MountPoints(source, everything, os.fsencode(tmp_path / "none" / "memory"))
+    assert [record.message for record in caplog.records] == ["mounts-not-remembered"]
+    table.mounted = points()
+    assert made.look()
+    assert made.missing == points(b"b")
+
+
+def test_where_there_is_no_table(table: Table, source: int, tmp_path: Path) -> None:
+    memory = tmp_path / "memory"
+    memory.write_bytes(b"b\0")
+    table.is_readable = False
+    made = MountPoints(source, everything, os.fsencode(memory))
+    assert not made.look()
+    assert not made.missing
+    assert memory.read_bytes() == b"b\0"
+    made.close()

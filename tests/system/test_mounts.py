@@ -1,0 +1,195 @@
+"""A file system that was mounted in the source and is missing: what it held stays at the targets."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import Start
+from tests.system.daemon_process import wait_until
+from tests.system.faults import ENGINES, MONITORS
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")]
+CONFIRM = signal.SIGRTMIN + 1
+
+
+class Disk:
+    """A file system that keeps its content while it is not mounted in the source."""
+
+    def __init__(self, holder: Path, place: Path) -> None:
+        self.holder = holder
+        self.place = place
+        place.mkdir(parents=True)
+
+    def mount(self) -> None:
+        subprocess.run(["mount", "--bind", self.holder, self.place], check=True)
+
+    def unmount(self) -> None:
+        subprocess.run(["umount", self.place], check=True)
+
+
+@pytest.fixture
+def disk(shm: Path, source: Path) -> Iterator[Disk]:
+    """Mounted at ``data/disk`` in the source, with some files on it, and others beside it."""
+    holder = shm / "holder"
+    holder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", holder], check=True)
+    made = Disk(holder, source / "data" / "disk")
+    for number in range(5):
+        (holder / f"d{number}").mkdir()
+        (holder / f"d{number}" / "file").write_text(f"{number}")
+        (source / f"beside{number}").write_text("beside")
+    made.mount()
+    yield made
+    for place in (made.place, holder):
+        subprocess.run(["umount", "-l", place], check=False, stderr=subprocess.DEVNULL)
+
+
+def held(target: Path) -> int:
+    """How many of the disk's files are at the target."""
+    return len(list((target / "data" / "disk").glob("d*/file")))
+
+
+@pytest.mark.parametrize(
+    ("monitor", "engine"), [*itertools.product(MONITORS, ENGINES), ("inotify", "remote"), ("fanotify", "remote")]
+)
+def test_unmounted_and_mounted_again(
+    start: Start,
+    source: Path,
+    target: Path,
+    disk: Disk,
+    request: pytest.FixtureRequest,
+    engine: str,
+    monitor: str,
+) -> None:
+    options = [f"--engine={engine}", f"--monitor={monitor}"]
+    if engine == "remote":
+        options.append(f"--ssh={request.getfixturevalue('sshd').ssh}")
+    daemon = start(source, f"there:{target}" if engine == "remote" else target, *options)
+    daemon.wait_following()
+    daemon.wait_equal(source, target)
+    disk.unmount()
+    (source / "beside0").unlink()
+    (source / "data" / "new").write_text("new")
+    missing = daemon.wait_event("file-system-missing")
+    assert missing["path"] == "data/disk"
+    assert "RTMIN+1" in str(missing["fix"])
+    wait_until(lambda: (target / "data" / "new").exists() and not (target / "beside0").exists(), "what is beside it")
+    # Neither does a comparison delete it, nor anything else.
+    (target / "extra").touch()
+    daemon.tell(signal.SIGUSR2)
+    assert "a part of the source is missing" in str(daemon.wait_event("deletions-held")["reason"])
+    daemon.tell(signal.SIGUSR1)
+    assert daemon.wait_event("status")["missing"] == ["data/disk"]
+    # Nor a look at the directory above it.
+    (source / "data").rename(source / "data too")
+    (source / "data too").rename(source / "data")
+    (source / "data").chmod(0o750)
+    wait_until(lambda: (target / "data").stat().st_mode & 0o777 == 0o750, "the directory above it")
+    assert held(target) == 5
+    shutil.rmtree(disk.holder / "d1")
+    (disk.holder / "d2" / "file").write_text("changed")
+    disk.mount()
+    daemon.wait_event("file-system-missing-no-more")
+    daemon.wait_event("deletions-held-no-more")
+    daemon.wait_equal(source, target)
+    assert held(target) == 4
+    shutil.rmtree(disk.holder / "d2")  # Deletions are made again.
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("how", ["auto", "full"])
+def test_missing_at_the_next_start(start: Start, source: Path, target: Path, disk: Disk, engine: str, how: str) -> None:
+    options = (f"--engine={engine}", f"--initial-sync={how}")
+    assert start("--once", source, target, *options).ended() == 0
+    disk.unmount()
+    (source / "beside0").unlink()
+    for _ in range(2):
+        daemon = start("--once", source, target, *options)
+        assert daemon.ended() == 1
+        assert daemon.wait_event("file-system-missing")["path"] == "data/disk"
+        assert held(target) == 5
+    daemon = start(source, target, *options)
+    daemon.wait_following()
+    assert held(target) == 5
+    disk.mount()
+    (disk.holder / "d0" / "file").write_text("changed")
+    daemon.wait_event("file-system-missing-no-more")
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("forced", [True, False])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_it_is_not_to_come_back(
+    start: Start, source: Path, target: Path, disk: Disk, engine: str, forced: bool
+) -> None:
+    assert start("--once", source, target, f"--engine={engine}").ended() == 0
+    disk.unmount()
+    if forced:
+        assert start("--once", source, target, f"--engine={engine}", "--force-delete").ended() == 0
+    else:
+        daemon = start(source, target, f"--engine={engine}")
+        daemon.wait_event("file-system-missing")
+        daemon.wait_following()
+        os.kill(daemon.pid, CONFIRM)
+        daemon.wait_event("file-system-missing-no-more")
+        daemon.wait_equal(source, target)
+        (disk.place / "on the disk below").write_text("new")
+        daemon.wait_equal(source, target)
+        assert daemon.stop() == 0
+    assert held(target) == 0
+    daemon = start("--once", source, target, f"--engine={engine}")
+    assert daemon.ended() == 0
+    assert not daemon.events("file-system-missing")
+
+
+@pytest.mark.parametrize("monitor", MONITORS)
+def test_its_place_is_removed_as_well(start: Start, source: Path, target: Path, disk: Disk, monitor: str) -> None:
+    daemon = start(source, target, f"--monitor={monitor}")
+    daemon.wait_following()
+    disk.unmount()
+    disk.place.rmdir()
+    daemon.wait_equal(source, target)
+    (source / "gone").mkdir()
+    (source / "gone" / "file").touch()
+    daemon.wait_equal(source, target)
+    shutil.rmtree(source / "gone")
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+    assert not daemon.events("file-system-missing")
+
+
+@pytest.mark.parametrize("option", ["--one-file-system", "--max-delete=none", "--exclude=/data/disk", "--no-delete"])
+def test_nobody_misses_what_does_not_count(start: Start, source: Path, target: Path, disk: Disk, option: str) -> None:
+    assert start("--once", source, target, option).ended() == 0
+    disk.unmount()
+    daemon = start("--once", source, target, option)
+    assert daemon.ended() == 0
+    assert not daemon.events("file-system-missing")
+
+
+def test_what_was_pending_when_it_went_is_not_deleted(start: Start, source: Path, target: Path, disk: Disk) -> None:
+    """Reported, and not yet brought over."""
+    daemon = start(source, target, "--quiet-time=3s")
+    daemon.wait_following()
+    daemon.wait_equal(source, target)
+    for number in range(5):
+        (disk.place / f"d{number}" / "file").write_text("changed")
+    disk.unmount()
+    (source / "after").write_text("after")
+    daemon.wait_event("file-system-missing")
+    wait_until((target / "after").exists, "what was reported after it")
+    assert held(target) == 5
+    disk.mount()
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
