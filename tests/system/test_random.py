@@ -78,12 +78,14 @@ def play(start: Start, place: Path, seed: int, engine: str, ssh: str | None = No
     outside.mkdir()
     writers.disturb(os.fsencode(root), os.fsencode(outside), seed * 7 + 1, 150, 0)
     short = road.endswith("short queue")
+    # What rules leave of a source may be nothing for a moment, and then an operator would be asked.
+    options = [*rules, *["--max-delete=none"] * (bool(rules) and "--no-delete" not in rules)]
     daemon = start(
         root,
         *(targets if ssh is None else ["--ssh", ssh, *(f"there:{target}" for target in targets)]),
         *MONITORS[road.partition(",")[0]],
         f"--engine={engine}",
-        *rules,
+        *options,
         environment={"INSTEP_QUEUE": QUEUE},
         program=Path(small_queue.__file__) if short else None,
     )
