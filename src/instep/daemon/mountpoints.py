@@ -94,7 +94,8 @@ class MountGuard:
                 extra=fields(
                     path=path,
                     now="nothing is changed there at any target, and no comparison deletes anything",
-                    fix=f"mount it again; if it is not to come back: kill -s RTMIN+1 {os.getpid()}",
+                    fix=f"mount it again; if it is not to come back: kill -s RTMIN+1 {os.getpid()},"
+                    " or start once with --force-delete",
                 ),
             )
         for path in sorted(told - self._told):
