@@ -128,6 +128,14 @@ def test_remembered_for_the_next_start(table: Table, source: int, tmp_path: Path
     assert (tmp_path / "memory").read_bytes() == b""
 
 
+def test_what_does_not_count_any_more_is_forgotten(table: Table, source: int, tmp_path: Path) -> None:
+    memory = os.fsencode(tmp_path / "memory")
+    table.mounted = points(b"a/disk", b"b")
+    MountPoints(source, everything, memory).close()
+    table.mounted = points()
+    assert MountPoints(source, lambda point: point != b"b", memory).missing == points(b"a/disk")
+
+
 def test_where_it_cannot_be_remembered(
     table: Table, source: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from instep.core.filters import Filter
-from instep.daemon.state import StateDirectory, kept_apart, mirror_key, open_state
+from instep.daemon.state import StateDirectory, kept_apart, mirror_key, open_state, places_key
 from instep.errors import OperatorError
 from instep.paths import RelPath
 from instep.rules import Preserve, Rule
@@ -139,3 +139,10 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         kept_apart(spec_of(tmp_path, tmp_path / "target" / "state", delete_excluded=True))
     assert code(caught) == "state-inside-target"
     kept_apart(spec_of(tmp_path, tmp_path / "source" / "state", delete_excluded=True))
+
+
+def test_the_places_are_the_same_with_any_options() -> None:
+    one = MirrorSpec(b"/src", (TargetSpec(b"/dst"),))
+    assert places_key(one) == places_key(replace(one, delete=False, rules=(Rule(include=False, pattern=b"x"),)))
+    assert places_key(one) != places_key(replace(one, targets=(TargetSpec(b"/other"),)))
+    assert places_key(one) != places_key(replace(one, source=b"/other"))

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from instep.core.filters import Filter
-from instep.daemon.state import StateDirectory, mirror_key
+from instep.daemon.state import StateDirectory, places_key
 from instep.daemon.target import Target
 from instep.linux.openat import open_directory
 from instep.logs import fields
@@ -36,7 +36,7 @@ class MountGuard:
         self, spec: MirrorSpec, source: int, filters: Filter, state: StateDirectory | None, targets: Sequence[Target]
     ) -> None:
         """``source``: a descriptor of the source's root, which stays the caller's."""
-        memory = None if state is None else state.path(f"{mirror_key(spec)}.mounts")
+        memory = None if state is None else state.path(f"{places_key(spec)}.mounts")
         self.points = MountPoints(source, lambda point: not filters.excludes(point, True), memory)
         self._targets = targets
         self._told: set[RelPath] = set()
@@ -121,7 +121,7 @@ class MountPoints:
         with contextlib.suppress(OSError):  # No /proc: then nobody can tell.
             self._watch = MountWatch(source)
         self._remembered = self._recall()
-        self._known = set(self._remembered)
+        self._known = {point for point in self._remembered if counts(point)}
         self._update()
 
     def look(self) -> bool:

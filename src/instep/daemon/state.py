@@ -95,6 +95,15 @@ def mirror_key(spec: MirrorSpec) -> str:
         (spec.delete, spec.delete_excluded, spec.one_file_system),
         spec.rsync_args,
     )
+    return _key(what)
+
+
+def places_key(spec: MirrorSpec) -> str:
+    """A name for this mirror's source and targets: the same with whatever options."""
+    return _key((spec.source, tuple(target.address for target in spec.targets)))
+
+
+def _key(what: object) -> str:
     return hashlib.blake2b(repr(what).encode(), digest_size=12).hexdigest()
 
 
