@@ -169,6 +169,21 @@ def test_its_place_is_removed_as_well(start: Start, source: Path, target: Path, 
     assert not daemon.events("file-system-missing")
 
 
+def test_its_place_is_removed_later(start: Start, source: Path, target: Path, disk: Disk) -> None:
+    daemon = start(source, target)
+    daemon.wait_following()
+    disk.unmount()
+    daemon.wait_event("file-system-missing")
+    assert held(target) == 5
+    disk.place.rmdir()
+    daemon.wait_event("file-system-missing-no-more")
+    daemon.wait_equal(source, target)
+    (target / "extra").touch()
+    daemon.tell(signal.SIGUSR2)
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
 @pytest.mark.parametrize("option", ["--one-file-system", "--max-delete=none", "--exclude=/data/disk", "--no-delete"])
 def test_nobody_misses_what_does_not_count(start: Start, source: Path, target: Path, disk: Disk, option: str) -> None:
     assert start("--once", source, target, option).ended() == 0

@@ -2,7 +2,7 @@
 
 Mostly that is an empty directory, and believing it would empty that place at every target. So nothing in it is brought
 over until there is a file system again, its directory is gone as well, or the operator confirms it; and till then no
-comparison deletes anything. Which ones there were is remembered, for they may be missing at the next start; without a
+comparison with a target deletes anything. Which ones there were is remembered, for they may be missing at the next start; without a
 state directory it is not.
 """
 
@@ -75,8 +75,12 @@ class MountGuard:
         before = len(self.points.missing)
         hidden = self.points.hides(path)
         if len(self.points.missing) != before:
-            asyncio.get_running_loop().call_soon(self._heed)
+            asyncio.get_running_loop().call_soon(self._one_is_gone)
         return hidden
+
+    def _one_is_gone(self) -> None:
+        self._heed()
+        self._say()
 
     def _heed(self) -> None:
         missing = bool(self.points.missing)
@@ -93,7 +97,7 @@ class MountGuard:
                 "file-system-missing",
                 extra=fields(
                     path=path,
-                    now="nothing is changed there at any target, and no comparison deletes anything",
+                    now="nothing is changed there at any target, and no comparison with one deletes anything",
                     fix=f"mount it again; if it is not to come back: kill -s RTMIN+1 {os.getpid()},"
                     " or start once with --force-delete",
                 ),
