@@ -2,8 +2,8 @@
 
 Mostly that is an empty directory, and believing it would empty that place at every target. So nothing in it is brought
 over until there is a file system again, its directory is gone as well, or the operator confirms it; and till then no
-comparison with a target deletes anything. Which ones there were is remembered, for they may be missing at the next start; without a
-state directory it is not.
+comparison with a target deletes anything. Which ones there were is remembered, for they may be missing at the next
+start; without a state directory it is not.
 """
 
 from __future__ import annotations
