@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -276,3 +277,22 @@ def test_begun_anew_nothing_is_known(path: bytes) -> None:
     ledger.close(clean=True)
     with pytest.raises(NotBelieved, match="not finished"):
         asked(path)
+
+
+def test_since_when_a_first_comparison_is_not_finished(path: bytes) -> None:
+    """The first of several that were not; none once one was."""
+    since: list[int] = []
+    before_ns = time.time_ns()
+    for _ in range(3):
+        ledger = Ledger(path)
+        ledger.begin({}, whole=False)
+        since.append(ledger.unfinished_ns)
+        ledger.close(clean=False)
+    assert since[0] == 0
+    assert before_ns - 1_000_000_000 < since[1] < before_ns
+    assert since[2] == since[1]
+    whole(path).close(clean=True)
+    ledger = Ledger(path)
+    ledger.begin({}, whole=False)
+    assert ledger.unfinished_ns == 0
+    ledger.close(clean=False)

@@ -227,3 +227,24 @@ def test_a_resync_through_the_index_after_lost_events(start: Start, source: Path
     daemon.wait_event("in-step-again")
     daemon.wait_equal(source, target)
     assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("engine", [*ENGINES, "remote"])
+def test_rewritten_in_the_same_moment_and_killed_before_the_first_comparison_was_finished(
+    start: Start, source: Path, target: Path, request: pytest.FixtureRequest, engine: str
+) -> None:
+    """No index tells of it, and neither do size and time."""
+    fill(source)
+    far = ["--ssh", request.getfixturevalue("sshd").ssh] if engine == "remote" else []
+    where = Path(f"there:{target}") if far else target
+    for _ in range(2):
+        daemon = run(start, source, where, f"--engine={engine}", *far, commit_s=600)
+        daemon.wait_equal(source, target)
+        daemon.kill()
+    file = source / "d1" / "sub" / "h"
+    before = file.stat()
+    file.write_text("other"[: before.st_size].ljust(before.st_size))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    daemon = once(start, source, where, f"--engine={engine}", *far)
+    assert daemon.wait_event("index")["reason"] == "the first comparison was not finished"
+    assert (target / "d1" / "sub" / "h").read_text().startswith("oth")

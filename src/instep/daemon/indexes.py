@@ -110,6 +110,8 @@ class Indexes:
                 log.info("index", extra=fields(target=index.target.name, used=index.believed, reason=index.doubt))
             if index.target not in early:
                 await index.begin()
+                if mode is not InitialSync.NONE:
+                    await index.doubt_recent()
         if any(index.believed for index in self._indexes):
             self._reader.warm()
         if mode is InitialSync.NONE:

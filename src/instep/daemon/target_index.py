@@ -23,8 +23,8 @@ from instep.index.ledger import Commit, Ledger, NotBelieved, discard
 from instep.index.store import BrokenIndex
 from instep.logs import fields
 from instep.model import Batch, Change, Landmarks, Outcome
-from instep.paths import ROOT, is_below
-from instep.records import Names, is_directory, path_of
+from instep.paths import ROOT, RelPath, Scope, is_below
+from instep.records import UNKNOWN, Names, is_directory, parse, path_of
 from instep.workers import WorkerDied
 
 T = TypeVar("T")
@@ -112,6 +112,34 @@ class TargetIndex:
             self._give_up(str(error))
         if self.target.state is State.READY:
             await self._ask_disk()
+
+    async def doubt_recent(self) -> None:
+        """Have all compared by content that has changed since a process before began, and did not finish, to compare.
+
+        What it brought over may have been written anew right after that, with the same size, in the same tick of the
+        clock: no index tells of it, and to a comparison of sizes and times both are the same.
+        """
+        since_ns = self._ledger.unfinished_ns
+        if not since_ns:
+            return
+        recent: list[Change] = []
+        try:
+            async for directories in self._reader.survey({ROOT: since_ns}, {}):
+                recent += [
+                    Change(RelPath(path_of(path, name)))
+                    for path, _, text in directories
+                    for name, one in parse(text).items()
+                    if name and one == UNKNOWN
+                ]
+                if len(recent) > PENDING_MAX:
+                    break
+        except WorkerDied:
+            recent = []
+        else:
+            if len(recent) <= PENDING_MAX:
+                self.target.look_again(recent)
+                return
+        self.target.look_again([Change(ROOT, Scope.TREE, is_dir=True)])
 
     def _lost_before(self, question: Touched) -> None:
         """A process before was told that the disk lost some of this. The kernel will not tell it again."""

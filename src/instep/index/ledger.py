@@ -22,6 +22,8 @@ from instep.records import UNKNOWN, Names, changed_ns, parse, record
 FOLD_ROWS = 20_000
 """After so many rows about single names these go into the texts of their directories."""
 BOOT = "/proc/sys/kernel/random/boot_id"
+CLOCK_LAG_NS = 20_000_000
+"""Kernels stamp files with a clock that lags by up to 10 ms; twice that, to be sure."""
 _ENTRY = Scope.ENTRY  # Python 3.11 takes 0.25 us to get a member from its class.
 _SUFFIXES = (b"", b"-wal", b"-shm", b".journal", b".journal.new")
 
@@ -146,6 +148,8 @@ class Ledger:
         self._rows = self._store.change_count()
         self.whole = False
         """Everything has been brought over once, and what was done since is known."""
+        self.unfinished_ns = 0
+        """When the first comparison began that no process has finished; 0 where there was none to begin with."""
 
     # -- start and end ------------------------------------------------------------------------------------------
 
@@ -195,10 +199,14 @@ class Ledger:
         except OSError as error:
             raise BrokenIndex(str(error)) from error
         self.whole = whole
+        meta = self._store.meta()
+        if not whole and meta.get("whole") == b"0":
+            self.unfinished_ns = int(meta.get("since", b"0"))
         with self._store.transaction():
             if not whole:
                 self._store.forget(ROOT)
                 self._rows = 0
+                self._store.put_meta(since=b"%d" % (self.unfinished_ns or time.time_ns() - CLOCK_LAG_NS))
             self._store.put_meta(whole=b"1" if whole else b"0", clean=b"0", boot=_boot())
 
     @property
