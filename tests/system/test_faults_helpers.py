@@ -41,8 +41,9 @@ def test_a_stopped_rsync_holds_up_no_other_target(start: Start, source: Path, sh
         found = []
         for pid in named(daemon, "rsync"):
             with contextlib.suppress(OSError):
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                if any(word.rstrip(b"/") == bytes(place) for word in words):
+                # A descriptor of it is the last word.
+                *_, word, _ = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                if Path(word.replace("self", str(pid), 1)).resolve() == place:
                     found.append(pid)
         return found
 
