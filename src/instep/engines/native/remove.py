@@ -18,6 +18,7 @@ from instep.engines.native.tally import Tally
 from instep.linux.fanotify import heed_in, ignore_in
 from instep.linux.libc import libc
 from instep.linux.openat import DIRECTORY, NR_OPENAT2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS
+from instep.paths import is_temporary
 
 RESOLVE_NO_XDEV = 0x01
 _UNMOUNTED_HOW = struct.pack("=QQQ", DIRECTORY, 0, RESOLVE_NO_XDEV | RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
@@ -73,8 +74,7 @@ def _remove_directory(session: Session, target: int, path: bytes, name: str | by
             if subdirectories:
                 child = subdirectories.pop()
                 child_path = join(here, child)
-                protected = not session.filters_nothing and not session.settings.delete_excluded
-                if protected and session.excludes(here, os.fsencode(child), is_dir=True):
+                if _stays(session, here, os.fsencode(child), is_dir=True):
                     kept = True
                     continue
                 try:
@@ -107,6 +107,13 @@ def _remove_directory(session: Session, target: int, path: bytes, name: str | by
     return not (kept or failed)
 
 
+def _stays(session: Session, path: bytes, name: bytes, *, is_dir: bool) -> bool:
+    """Whether a name is the target's own; what was left under a temporary name goes with its directory."""
+    if session.filters_nothing or session.settings.delete_excluded or is_temporary(name):
+        return False
+    return session.excludes(path, name, is_dir=is_dir)
+
+
 def _leave(session: Session, directory: int, *, gone: bool) -> None:
     """Close a directory; one that stays is heard of again."""
     if session.group >= 0 and not gone:
@@ -127,14 +134,14 @@ def _enter(
     try:
         if not session.attributes.is_root and os.fstat(fd).st_mode & 0o300 != 0o300:
             os.fchmod(fd, 0o700)
-        protected = not session.filters_nothing and not session.settings.delete_excluded
+        protected = not session.filters_nothing
         subdirectories: list[str] = []
         hush_at = tally.deleted + HUSH_FILES if session.group >= 0 else -1
         with os.scandir(fd) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     subdirectories.append(entry.name)
-                elif not (protected and session.excludes(path, os.fsencode(entry.name), is_dir=False)):
+                elif not (protected and _stays(session, path, os.fsencode(entry.name), is_dir=False)):
                     os.unlink(entry.name, dir_fd=fd)
                     tally.deleted += 1
                     if tally.deleted == hush_at:
