@@ -33,6 +33,8 @@ GONE = b"\xff" * SIZE
 """In the place of a record: this name is no more, at rest, so the target has it no more either."""
 OTHERS = b"\0" + UNKNOWN
 """In the text of a directory, under no name: a target may have names in it that are not told here."""
+CLOCK_LAG_NS = 20_000_000
+"""Kernels stamp files with a clock that lags by up to 10 ms; twice that, to be sure."""
 _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _DIRECTORY_BIT = stat.S_IFDIR
 _KIND = 0o170000

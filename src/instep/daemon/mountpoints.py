@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from instep.core.filters import Filter
 from instep.daemon.state import StateDirectory, places_key
 from instep.daemon.target import Target
-from instep.linux.openat import open_directory
+from instep.linux.openat import has_directory
 from instep.logs import fields
 from instep.monitors.mount_watch import MountWatch
 from instep.paths import RelPath, is_within
@@ -154,7 +154,7 @@ class MountPoints:
         """Whether a path is in the place of what is missing. A place that is gone by now is missed no more."""
         for point in self.missing:
             if is_within(path, point):
-                if self._is_directory(point):
+                if has_directory(self._source, point):
                     return True
                 self.missing.discard(point)  # It was removed after the file system was.
                 self._known.discard(point)
@@ -164,16 +164,9 @@ class MountPoints:
 
     def _update(self) -> None:
         mounted = set() if self._watch is None else {point for point in self._watch.points() if self._counts(point)}
-        self.missing = {point for point in self._known - mounted if self._is_directory(point)}
+        self.missing = {point for point in self._known - mounted if has_directory(self._source, point)}
         self._known = mounted | self.missing
         self._remember()
-
-    def _is_directory(self, point: RelPath) -> bool:
-        try:
-            os.close(open_directory(self._source, point))
-        except OSError:
-            return False
-        return True
 
     # -- memory ---------------------------------------------------------------------------------------------------
 

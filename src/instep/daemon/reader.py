@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
 from instep.core.filters import Filter
 from instep.index.scan import Findings, Level, Scanner
@@ -53,7 +53,9 @@ class Reader:
                 raise BrokenIndex(answer[0])
             yield Findings(*answer)
 
-    async def survey(self, trees: Mapping[bytes, int], known: Mapping[bytes, Learned]) -> AsyncIterator[Directories]:
+    async def survey(
+        self, trees: Mapping[bytes, int], known: Mapping[bytes, Learned]
+    ) -> AsyncGenerator[Directories, None]:
         """The texts of these directories and of all below them, piece by piece; what is ``known`` is not read again.
 
         Args:

@@ -122,24 +122,23 @@ class TargetIndex:
         since_ns = self._ledger.unfinished_ns
         if not since_ns:
             return
+        everything = [Change(ROOT, Scope.TREE, is_dir=True)]
         recent: list[Change] = []
         try:
-            async for directories in self._reader.survey({ROOT: since_ns}, {}):
-                recent += [
-                    Change(RelPath(path_of(path, name)))
-                    for path, _, text in directories
-                    for name, one in parse(text).items()
-                    if name and one == UNKNOWN
-                ]
-                if len(recent) > PENDING_MAX:
-                    break
+            async with contextlib.aclosing(self._reader.survey({ROOT: since_ns}, {})) as found:
+                async for directories in found:
+                    recent += [
+                        Change(RelPath(path_of(path, name)))
+                        for path, _, text in directories
+                        for name, one in parse(text).items()
+                        if name and one == UNKNOWN
+                    ]
+                    if len(recent) > PENDING_MAX:
+                        recent = everything
+                        break
         except WorkerDied:
-            recent = []
-        else:
-            if len(recent) <= PENDING_MAX:
-                self.target.look_again(recent)
-                return
-        self.target.look_again([Change(ROOT, Scope.TREE, is_dir=True)])
+            recent = everything
+        self.target.look_again(recent)
 
     def _lost_before(self, question: Touched) -> None:
         """A process before was told that the disk lost some of this. The kernel will not tell it again."""

@@ -17,13 +17,11 @@ from instep.index.journal import Journal, Touched, merged, read_journal
 from instep.index.store import BrokenIndex, Store
 from instep.model import Change, Landmarks
 from instep.paths import ROOT, Learned, RelPath, Scope, is_below
-from instep.records import UNKNOWN, Names, changed_ns, parse, record
+from instep.records import CLOCK_LAG_NS, UNKNOWN, Names, changed_ns, parse, record
 
 FOLD_ROWS = 20_000
 """After so many rows about single names these go into the texts of their directories."""
 BOOT = "/proc/sys/kernel/random/boot_id"
-CLOCK_LAG_NS = 20_000_000
-"""Kernels stamp files with a clock that lags by up to 10 ms; twice that, to be sure."""
 _ENTRY = Scope.ENTRY  # Python 3.11 takes 0.25 us to get a member from its class.
 _SUFFIXES = (b"", b"-wal", b"-shm", b".journal", b".journal.new")
 

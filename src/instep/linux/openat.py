@@ -43,6 +43,15 @@ def open_directory(root: int, path: bytes) -> int:
     return _walk(root, path)
 
 
+def has_directory(root: int, path: bytes) -> bool:
+    """Whether there is a directory that can be opened below ``root``, with no link on the whole way to it."""
+    try:
+        os.close(open_directory(root, path))
+    except OSError:
+        return False
+    return True
+
+
 def listed(root: int, path: bytes) -> list[tuple[bytes, bool]]:
     """The names in a directory below ``root``, in order, each with whether it is one; none where it cannot be read."""
     try:

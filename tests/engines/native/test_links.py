@@ -371,8 +371,9 @@ def test_names_are_not_joined_by_two_at_once(rig: Rig) -> None:
 
     async def rest(changes: Sequence[Change]) -> Outcome:
         bringing = asyncio.create_task(rig.engine.sync(Batch(tuple(changes), time.monotonic())))
-        while not (has(b"f") or bringing.done()):  # noqa: ASYNC110  # a thread makes it
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(60):
+            while not (has(b"f") or bringing.done()):  # noqa: ASYNC110  # a thread makes it
+                await asyncio.sleep(0.01)
         assert (bringing.done(), has(b"a")) == (False, False)
         released.set()
         return await bringing

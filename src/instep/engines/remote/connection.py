@@ -26,6 +26,7 @@ from instep.engines.child import Stderr, end
 from instep.engines.remote import agent
 from instep.engines.remote.flow import Flow
 from instep.errors import TargetAway, TargetError, ToolMissing
+from instep.records import CLOCK_LAG_NS
 from instep.spec import Compress
 
 PIPE_BYTES = 1 << 20
@@ -45,8 +46,6 @@ COMPRESS_BELOW = {agent.COMPRESSED: 20e6, agent.ZSTD: 60e6}
 has other work as well."""
 COMPRESS_FROM = 512
 STDERR_MAX = 8192
-CLOCK_LAG_NS = 20_000_000
-"""Kernels stamp files with a clock that lags by up to 10 ms; twice that, to be sure."""
 UNUSABLE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL, errno.EPROTO})
 """Why a root cannot be opened or made at the first try, and never will as things are."""
 FEW_PARTS = 8

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from instep.core.deletions import NONE_MAY_GO, holds, is_limited, limit_for
+from instep.core.deletions import holds, is_limited
 from instep.core.filters import Filter
 from instep.engines.hardlinks import Inode, Links
 from instep.engines.rsync import plain
@@ -27,7 +27,7 @@ from instep.engines.rsync.verdict import Verdict, blame, left_out, one_by_one, v
 from instep.engines.ssh import COMMAND
 from instep.errors import TargetAway, TargetError, ToolMissing
 from instep.logs import fields
-from instep.model import Batch, Change, Failure, Landmarks, Outcome, Progress
+from instep.model import Batch, Change, Deletions, Failure, Landmarks, Outcome, Progress
 from instep.paths import RelPath, Scope
 from instep.rules import Preserve, Rule
 from instep.spec import MaxDelete
@@ -212,8 +212,7 @@ class RsyncEngine:
             filtered=bool(settings.rules),
         )
         if limited:
-            none_may_go = limit_for(batch, self._max_delete) is NONE_MAY_GO
-            runs = [run.styled(limited=True, strict=none_may_go) for run in runs]
+            runs = [run.styled(limited=True, strict=batch.deletions is Deletions.NONE) for run in runs]
         elif spares:
             reported = [one.path for one in looked.seen if one.kind is Kind.GONE]
             runs = [each for run in runs for each in run.sparing(reported)]

@@ -13,7 +13,7 @@ import os
 from instep.engines.rsync.command import Address, Reach
 from instep.errors import TargetAway, TargetError
 from instep.linux.libc import sync_file_system
-from instep.linux.openat import DIRECTORY, open_directory
+from instep.linux.openat import DIRECTORY, has_directory
 from instep.logs import fields
 
 log = logging.getLogger(__name__)
@@ -92,11 +92,7 @@ class Roots:
 
     def has_directory(self, path: bytes) -> bool:
         """Whether the source has a directory there, and on the whole way to it."""
-        try:
-            os.close(open_directory(self.source_fd, path))
-        except OSError:
-            return False
-        return True
+        return has_directory(self.source_fd, path)
 
     def target_descriptor(self) -> int:
         """A descriptor of the target, for the caller to close; -1 where it is not here, or another than it was."""
