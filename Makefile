@@ -58,7 +58,13 @@ fmt: dev ## format, and mend what can be mended by itself
 	$(BIN)/ruff check --fix-only $(SRC)
 	$(BIN)/ruff format $(SRC)
 
+# Apart, for one row only: what a plain far side has not is not in the environment either.
+.venv/far.done: requirements-far.txt .venv/dev.done
+	@rm -rf .venv/far
+	@$(BIN)/python -m pip -q --disable-pip-version-check install --require-hashes --target .venv/far -r $< && touch $@
+
 bench: dev packages ## side by side with clsync, lsyncd, rsync, cp (ROWS="latency burst" ARGS=--quick)
+	@$(MAKE) -s .venv/far.done || echo "bench: without the row for xxhash on both sides" >&2
 	@$(BIN)/python -m benchmarks $(ROWS) $(ARGS)
 
 demo: venv ## a small tree, changed live: see each change arrive

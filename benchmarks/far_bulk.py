@@ -7,8 +7,10 @@ import os
 import random
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from benchmarks.bench import Bench, row
 from benchmarks.big import arrived, change, fill, same_stat
@@ -20,6 +22,9 @@ from benchmarks.trees import clear, plant
 from instep.engines.remote.agent import MAGIC
 from instep.engines.remote.connection import bootstrap, remote_command
 
+_PACKAGES = Path(sys.prefix) / "far"
+"""Where `make bench` puts what the extra `far` names."""
+
 
 @row("far-burst", "20,000 small files to a far host")
 def far_burst(bench: Bench) -> Iterator[Line]:
@@ -29,7 +34,7 @@ def far_burst(bench: Bench) -> Iterator[Line]:
     live.note = "rsync -a and tar | tar over a kept connection; instep follows already"
     once = Line("… --once, connecting included", "s", place.name, note="rsync: connects anew")
     memory = Line("memory of the agent after it", "MiB", place.name, reaches=(Reach(40),))
-    source, target, aside = f"{place.path}/s", f"{place.path}/t", f"{place.path}/aside"
+    source, target, aside = f"{place.path}/s", f"{place.far}/t", f"{place.path}/aside"
     with far_host() as host, host.kept() as kept:
         clear(aside)
         plant(f"{aside}/top", directories=max(1, files // 100), files=files)
@@ -80,37 +85,61 @@ def far_big(bench: Bench) -> Iterator[Line]:
     place = bench.places[0]
     size = bench.size(1 << 30, 1 << 26)
     title = f"{size >> 20} MiB file on a far host, 100 random blocks changed"
-    patched = Line(f"{title}, in place", "s", place.name, reaches=(Reach(1, "rsync"), Reach(0.4, "rsync")))
-    patched.note = (
-        "rsync: -a --inplace over a kept connection; instep: --inplace-from 64M; 0.4 × needs xxhash on both sides"
-    )
+    patched = Line(f"{title}, in place", "s", place.name, reaches=(Reach(1, "rsync"),))
+    patched.note = "rsync: -a --inplace over a kept connection; instep: --inplace-from 64M"
+    by_xxhash = Line("… with xxhash on both sides", "s", place.name, reaches=(Reach(0.4, "rsync"),))
+    by_xxhash.note = f"the package is on both sides (on ours: instep[far]), here from {_PACKAGES}"
     atomic = Line(f"{title}, atomic (default)", "s", place.name, reaches=(Reach(1, "rsync"),))
     atomic.note = "rsync: -a over a kept connection"
-    source, target = f"{place.path}/s", f"{place.path}/t"
+    source, target = f"{place.path}/s", f"{place.far}/t"
     dice = random.Random(5)
-    with far_host() as host, host.kept() as kept:
-        clear(source, target)
-        fill(f"{source}/big", size)
-        for _ in range(bench.rounds):
-            for line, ours, theirs in ((patched, ["--inplace-from", "64M"], ["--inplace"]), (atomic, [], [])):
-                with Mirror(host.instep(*ours), source, target) as mirror:
-                    wait_until(lambda: same_stat(f"{source}/big", f"{target}/big"), 120)
-                    mirror.rested_usage_s()
-                    change(f"{source}/big", size, dice)
-                    arrived(f"{source}/big", f"{target}/big")
-                    mirror.rested_usage_s()
-                    begin_s = time.monotonic()
-                    change(f"{source}/big", size, dice)
-                    line.add("instep", arrived(f"{source}/big", f"{target}/big") - begin_s)
-                command = ["rsync", "-a", "--modify-window=-1", *theirs, "-e", f"{kept}/ssh"]
-                command += [f"{source}/", f"{host.name}:{target}/"]
-                change(f"{source}/big", size, dice)
-                run(command)
-                change(f"{source}/big", size, dice)
-                line.add("rsync", run(command).wall_s)
     clear(source, target)
+    fill(f"{source}/big", size)
+    ways: list[tuple[Line, list[str], list[str]]] = [
+        (patched, ["--inplace-from", "64M"], ["--inplace"]),
+        (atomic, [], []),
+    ]
+    with far_host() as host, host.kept() as kept:
+        for _ in range(bench.rounds):
+            for line, ours, theirs in ways:
+                _patch(host, kept, line, (source, target), size, dice, ours, theirs)
     yield patched
+    if _PACKAGES.exists():
+        with far_host() as host, host.kept() as kept:
+            host.offer(str(_PACKAGES))
+            for _ in range(bench.rounds):
+                _patch(host, kept, by_xxhash, (source, target), size, dice, *ways[0][1:])
+        yield by_xxhash
     yield atomic
+    clear(source, target)
+
+
+def _patch(
+    host: Host,
+    kept: Path,
+    line: Line,
+    places: tuple[str, str],
+    size: int,
+    dice: random.Random,
+    ours: list[str],
+    theirs: list[str],
+) -> None:
+    source, target = places
+    with Mirror(host.instep(*ours), source, target) as mirror:
+        wait_until(lambda: same_stat(f"{source}/big", f"{target}/big"), 120)
+        mirror.rested_usage_s()
+        change(f"{source}/big", size, dice)
+        arrived(f"{source}/big", f"{target}/big")
+        mirror.rested_usage_s()
+        begin_s = time.monotonic()
+        change(f"{source}/big", size, dice)
+        line.add("instep", arrived(f"{source}/big", f"{target}/big") - begin_s)
+    command = ["rsync", "-a", "--modify-window=-1", *theirs, "-e", f"{kept}/ssh"]
+    command += [f"{source}/", f"{host.name}:{target}/"]
+    change(f"{source}/big", size, dice)
+    run(command)
+    change(f"{source}/big", size, dice)
+    line.add("rsync", run(command).wall_s)
 
 
 @row("far-shift", "bytes put in near the start of a big file on a far host")
@@ -120,7 +149,7 @@ def far_shift(bench: Bench) -> Iterator[Line]:
     title = f"{size >> 20} MiB file on a far host, 100 bytes put in near its start"
     took = Line(title, "s", place.name, note="rsync: -a over a kept connection")
     wire = Line("… on the wire, a login included", "KiB", place.name, reaches=(Reach(2, "rsync"),))
-    source, target, aside = f"{place.path}/s", f"{place.path}/t", f"{place.path}/aside"
+    source, target, aside = f"{place.path}/s", f"{place.far}/t", f"{place.path}/aside"
     with far_host() as host, host.kept() as kept:
         direct = host.name
         clear(source, target, aside)
@@ -170,30 +199,36 @@ def far_restart(bench: Bench) -> Iterator[Line]:
     wire = Line("… on the wire, beyond an empty tree", "KiB", place.name, reaches=(Reach(1000),))
     indexed = Line("… as it is by default, with its index", "s", place.name, reaches=(Reach(0.6, "rsync"),))
     wire_indexed = Line("… on the wire, beyond an empty tree", "KiB", place.name, reaches=(Reach(1),))
-    source, target = f"{place.path}/s", f"{place.path}/t"
-    empty = (f"{place.path}/s0", f"{place.path}/t0")
+    source, target = f"{place.path}/s", f"{place.far}/t"
+    empty = (f"{place.path}/s0", f"{place.far}/t0")
     with far_host() as host:
-        host.at_a_distance(0.0)
         clear(source, target, *empty)
         plant(f"{source}/top", directories=max(1, files // 10), files=files)
         rsync = ["rsync", "-a", "-e", f"{host.sshd.programs}/ssh"]
         run([*rsync, f"{source}/", f"{host.name}:{target}/"])
+        ways: list[tuple[Line, Line, list[str]]] = [
+            (compared, wire, ["--initial-sync=full"]),
+            (indexed, wire_indexed, []),
+        ]
+        _once(host, source, target)
+        for _ in range(bench.rounds):
+            for line, _, options in ways:
+                line.add("instep", _once(host, source, target, *options))
+                line.add("rsync", run([*rsync, f"{source}/", f"{host.name}:{target}/"]).wall_s)
+        host.at_a_distance(0.0)  # What counts bytes takes time itself. Another host: both get an index first.
         _once(host, source, target)
         _once(host, *empty)
-        for _ in range(bench.rounds):
-            for line, bytes_line, options in ((compared, wire, ["--initial-sync=full"]), (indexed, wire_indexed, [])):
-                before = host.wire_bytes()
-                _once(host, *empty, *options)
-                base = host.wire_bytes() - before
-                before = host.wire_bytes()
-                line.add("instep", _once(host, source, target, *options))
-                bytes_line.add("instep", max(0, host.wire_bytes() - before - base) / 1024)
-                before = host.wire_bytes()
-                run([*rsync, f"{empty[0]}/", f"{host.name}:{empty[1]}/"])
-                base = host.wire_bytes() - before
-                before = host.wire_bytes()
-                line.add("rsync", run([*rsync, f"{source}/", f"{host.name}:{target}/"]).wall_s)
-                bytes_line.add("rsync", max(0, host.wire_bytes() - before - base) / 1024)
+        for _, line, options in ways:
+            for name in ("instep", "rsync"):
+                took: list[int] = []
+                for here, there in (empty, (source, target)):
+                    before = host.wire_bytes()
+                    if name == "instep":
+                        _once(host, here, there, *options)
+                    else:
+                        run([*rsync, f"{here}/", f"{host.name}:{there}/"])
+                    took.append(host.wire_bytes() - before)
+                line.add(name, max(0, took[1] - took[0]) / 1024)
     clear(source, target, *empty)
     yield compared
     yield wire

@@ -50,7 +50,7 @@ def _latencies(bench: Bench, host: Host, title: str) -> tuple[Line, Line]:
             tools += [(host.lsyncd(), bench.size(40, 2)), (host.lsyncd(kept=kept), bench.size(100, 3))]
         for _ in range(bench.rounds):
             for tool, changes in tools:
-                latencies, _ = one_at_a_time(tool, place, changes=changes)
+                latencies, _ = one_at_a_time(tool, place, changes=changes, far=True)
                 half.add(tool.name, 1e3 * median(latencies))
                 tail.add(tool.name, 1e3 * percentile(latencies, 0.99))
     return half, tail
@@ -64,7 +64,7 @@ def far_fanout(bench: Bench) -> Iterator[Line]:
     line.note = "rsync: sixteen rsync -a at once over one kept connection"
     count = bench.size(_TARGETS, 4)
     source = f"{place.path}/s"
-    targets = [f"{place.path}/t{number}" for number in range(count)]
+    targets = [f"{place.far}/t{number}" for number in range(count)]
     with far_host() as host, host.kept() as kept:
         for _ in range(bench.rounds):
             clear(source, *targets)
@@ -122,7 +122,7 @@ def far_lane(bench: Bench) -> Iterator[Line]:
     size = bench.size(1 << 30, 1 << 26)
     half = Line(f"write → content on a far host while a {size >> 20} MiB file streams, p50", "ms", place.name)
     tail = Line(half.title.replace("p50", "p99"), "ms", place.name, reaches=(Reach(20),))
-    source, target = f"{place.path}/s", f"{place.path}/t"
+    source, target = f"{place.path}/s", f"{place.far}/t"
     dice = random.Random(7)
     with far_host() as host:
         for _ in range(bench.rounds):

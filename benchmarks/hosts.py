@@ -31,6 +31,17 @@ class Host:
         self.sshd = sshd
         self.name = HOST
         self.proxy: Proxy | None = None
+        self._packages = ""
+
+    def offer(self, packages: str) -> None:
+        """From now on python3 has these packages there, and so has instep here."""
+        self._packages = packages
+        python = self.sshd.base / "far/python3"
+        real = os.path.realpath(python)
+        python.unlink()
+        # The agent is started with -S -E, as it has to be where nothing is known of the far side.
+        python.write_text(f'#!/bin/sh\nshift 2\nPYTHONPATH={shlex.quote(packages)} exec {real} -S "$@"\n')
+        python.chmod(0o755)
 
     def at_a_distance(self, one_way_s: float) -> None:
         """From now on reach it over a wire that takes so long, and counts."""
@@ -52,7 +63,11 @@ class Host:
                 source, [f"{self.name}{number and f'{number}{index}'}:{each}" for index, each in enumerate(targets)]
             )
             at = plain.index("mirror") + 1
-            return [*plain[:at], "--ssh", self.sshd.ssh, *options, *plain[at:]]
+            argv = [*plain[:at], "--ssh", self.sshd.ssh, *options, *plain[at:]]
+            if self._packages:
+                known = os.environ.get("PYTHONPATH")
+                argv = ["env", f"PYTHONPATH={self._packages}" + (f":{known}" if known else ""), *argv]
+            return argv
 
         return Tool(INSTEP.name, argv, INSTEP.ready)
 

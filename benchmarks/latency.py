@@ -43,10 +43,10 @@ def latency(bench: Bench) -> Iterator[Line]:
 
 
 def one_at_a_time(
-    tool: Tool, place: Place, *, changes: int, gap_s: float = _GAP_S, options: Sequence[str] = ()
+    tool: Tool, place: Place, *, changes: int, far: bool = False, gap_s: float = _GAP_S, options: Sequence[str] = ()
 ) -> tuple[list[float], float]:
     """Seconds until each of some changes arrived, and the CPU seconds of all of them."""
-    source, target = f"{place.path}/s", f"{place.path}/t"
+    source, target = f"{place.path}/s", f"{place.far if far else place.path}/t"
     clear(source, target)
     for number in range(_FILES):
         with open(f"{source}/f{number}", "wb") as file:

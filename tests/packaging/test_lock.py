@@ -38,7 +38,7 @@ def wanted(requirements: list[object]) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-far.txt"])
 def test_every_pin_is_the_locks(name: str) -> None:
     for package, (version, hashes) in pins(name).items():
         locked = LOCK[package]
@@ -51,6 +51,7 @@ def test_everything_the_project_names_is_pinned() -> None:
     run = wanted(PROJECT["project"]["dependencies"]) | wanted(PROJECT["dependency-groups"]["build"])
     assert run <= pins("requirements.txt").keys()
     assert run | wanted(PROJECT["dependency-groups"]["dev"]) <= pins("requirements-dev.txt").keys()
+    assert wanted(PROJECT["project"]["optional-dependencies"]["far"]) <= pins("requirements-far.txt").keys()
 
 
 def test_everything_a_pinned_package_needs_is_pinned() -> None:
