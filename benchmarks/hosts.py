@@ -11,12 +11,15 @@ import contextlib
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.measure import wait_until
+from benchmarks.measure import median, wait_until
 from benchmarks.peers import INSTEP, LSYNCD, DidNotStart, Tool
 from tests.system.proxy import Proxy
 from tests.system.sshd import HOST, Sshd, end_with_parent, serving, why_unavailable
@@ -47,7 +50,8 @@ class Host:
         """From now on reach it over a wire that takes so long, and counts."""
         self.name = "distant"
         self.proxy = self.sshd.proxy(self.name)
-        self.proxy.delay(one_way_s)
+        if one_way_s:
+            self.proxy.delay(_delay_for(self.proxy, self.sshd.port, one_way_s))
 
     def wire_bytes(self) -> int:
         """What went over the wire so far, both ways."""
@@ -106,6 +110,45 @@ class Host:
             finally:
                 master.terminate()
                 master.wait(20)
+
+
+def _delay_for(proxy: Proxy, upstream: int, one_way_s: float) -> float:
+    """What to ask of the proxy for an echo to take two such ways longer over it: it takes some time of its own."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=_echo, args=(listener,), daemon=True).start()
+    with listener:
+        port = listener.getsockname()[1]
+        direct_s = _round_trip_s(port)
+        proxy.upstream(port)
+        proxy.delay(one_way_s)
+        own_s = (_round_trip_s(proxy.port) - direct_s) / 2 - one_way_s
+        proxy.upstream(upstream)
+    return one_way_s - own_s
+
+
+def _echo(listener: socket.socket) -> None:
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        with connection:
+            while data := connection.recv(4096):
+                connection.sendall(data)
+
+
+def _round_trip_s(port: int) -> float:
+    """The median of what a few bytes take to there and back, each after a pause as there is between changes."""
+    took: list[float] = []
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(40):
+            time.sleep(0.05)
+            begin_s = time.monotonic()
+            connection.sendall(b"x" * 100)
+            connection.recv(4096)
+            took.append(time.monotonic() - begin_s)
+    return median(took)
 
 
 @contextlib.contextmanager
