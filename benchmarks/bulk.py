@@ -44,11 +44,21 @@ def burst(bench: Bench) -> Iterator[Line]:
                     gone.add(tool.name, gone_s - begin_s)
             plant(f"{source}/top", directories=directories, files=files)
             cpu.add("cp -a", run(["cp", "-a", f"{source}/top", f"{target}/top"]).cpu_s)
+            gone.note = f"two rm -rf at once, one of each side, take {_both_gone_s(source, target):.2f} s"
         made.note = f"making them takes up to {floor_s:.2f} s of it"
         clear(source, target)
         yield made
         yield cpu
         yield gone
+
+
+def _both_gone_s(*tops: str) -> float:
+    """What removing these takes at least: each by an rm of its own, at the same time."""
+    begin_s = time.monotonic()
+    removing = [subprocess.Popen(["rm", "-rf", f"{top}/top"]) for top in tops]
+    for process in removing:
+        process.wait()
+    return time.monotonic() - begin_s
 
 
 @row("rename", "rename of a directory of 20,000 files")
