@@ -214,8 +214,11 @@ def test_a_target_around_the_target_of_another(start: Start, source: Path, targe
     assert first.stop() == 0
 
 
-def test_two_that_mirror_one_another(start: Start, source: Path, target: Path) -> None:
-    """Each would delete what the other has not brought over yet; where neither deletes, both come to rest."""
+def test_two_that_mirror_one_another(start: Start, source: Path, target: Path, shm: Path) -> None:
+    """Each would delete what the other has not brought over yet; where neither deletes, both come to rest.
+
+    Files are put in place whole: half of one that comes over may come back while the writer is at work on the other.
+    """
     (source / "file").write_text("content")
     target.mkdir()
     first = start(source, target)
@@ -230,11 +233,14 @@ def test_two_that_mirror_one_another(start: Start, source: Path, target: Path) -
     pair = [start(source, target, "--no-delete"), start(target, source, "--no-delete")]
     for each in pair:
         each.wait_following()
-    (source / "one").write_text("one")
+    assert sum(len(each.events("target-mirrored-back", level="warning")) for each in pair) == 1, "the second says it"
+    (shm / "aside").write_text("one")
+    (shm / "aside").rename(source / "one")
     wait_until(lambda: (target / "one").exists() and (target / "one").read_text() == "one", "one direction")
-    _rest(source, target)  # One write is several reports: what the last of them brings over would be the newer one.
-    (target / "two").write_text("two")
-    (target / "one").write_text("changed")
+    _rest(source, target)
+    for name, content in (("two", "two"), ("one", "changed")):
+        (shm / "aside").write_text(content)
+        (shm / "aside").rename(target / name)
     wait_until(lambda: (source / "two").exists() and (source / "one").read_text() == "changed", "the other direction")
     _rest(source, target)
     assert not differences(source, target)

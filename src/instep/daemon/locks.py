@@ -122,7 +122,9 @@ class TargetLocks:
                 if (clash or path == file) and not _ended_orphans_of(path, target):
                     raise _taken(target, record, clash)
                 if self._goes_back(real, record):
-                    raise _mirrored_back(target, record)
+                    if self._spec.delete or record["delete"]:
+                        raise _mirrored_back(target, record)
+                    _warn_of(target, record)
             fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 lock(fd)
@@ -171,12 +173,10 @@ class TargetLocks:
         return ""
 
     def _goes_back(self, real: str, record: Record) -> bool:
-        """Whether the two mirror one another's target, and delete what they do not find in their source."""
+        """Whether the two mirror one another's target."""
         if not real or real != os.path.realpath(record["source"]):
             return False
-        return record["real"] == os.fsdecode(os.path.realpath(self._spec.source)) and (
-            self._spec.delete or record["delete"]
-        )
+        return bool(record["real"] == os.fsdecode(os.path.realpath(self._spec.source)))
 
     def _record(self, target: TargetSpec, real: str) -> Record:
         spec = self._spec
@@ -249,6 +249,18 @@ def _taken(target: TargetSpec, owner: Record | Process | None, clash: str = "") 
         if clash and isinstance(owner, dict)
         else f"the target {name} is kept in step by another instep: {who}",
         fix="end that one first, or give another target",
+    )
+
+
+def _warn_of(target: TargetSpec, owner: Record) -> None:
+    log.warning(
+        "target-mirrored-back",
+        extra=fields(
+            target=target.address,
+            reason=f"it is itself the source of another instep, process {owner['pid']}, the other way round",
+            now="both go on and delete nothing; half a file that was brought over may come back over the whole one",
+            fix="put files in place by rename, or mirror one way only",
+        ),
     )
 
 
