@@ -18,10 +18,11 @@ QUEUE_S = 0.003
 QUEUE_SHARE = 0.25
 """As much as this share of the shortest time is allowed as well: on a long way times vary by more than QUEUE_S."""
 LARGE_FRAME_BYTES = 128 << 10
-BASE_GROWTH = 0.02
-"""The shortest time seen is believed a little less with every second, by this share, for routes change."""
+PROBE_AFTER_S = 10.0
+"""The shortest time is measured anew when it was not seen for so long, by one frame alone; routes change."""
 BEST_DECAY = 1.0005
-"""So is the best rate, with every acknowledgement."""
+"""The best rate is believed a little less with every acknowledgement."""
+_NEVER_S = float("inf")
 
 
 class Flow:
@@ -31,8 +32,10 @@ class Flow:
         self.in_flight = 0
         """Bytes sent and not acknowledged."""
         self.window = 2 * FLOOR_BYTES
-        self._base_s = float("inf")
-        self._acknowledged_s = 0.0
+        self._base_s = _NEVER_S
+        self._base_seen_s = 0.0
+        self._probing_s = _NEVER_S
+        """Since when the shortest time is being measured anew."""
         self._has_queued = False
         self.bytes_per_s = 0.0
         """The best that the way to the target was seen to do for one large frame; 0: nothing seen yet."""
@@ -40,7 +43,7 @@ class Flow:
     @property
     def is_full(self) -> bool:
         """Nothing more is to be sent now."""
-        return self.in_flight >= self.window
+        return self.in_flight >= (self.window if self._probing_s == _NEVER_S else 1)
 
     def sent(self, count: int) -> None:
         """So many bytes of bulk went out."""
@@ -50,8 +53,10 @@ class Flow:
         """So many bytes, sent at ``sent_s``, were worked on over there."""
         self.in_flight -= count
         took_s = now_s - sent_s
-        grown_s = self._base_s * (1 + BASE_GROWTH * max(0.0, now_s - self._acknowledged_s))
-        self._base_s, self._acknowledged_s = min(grown_s, took_s), now_s
+        if took_s <= self._base_s or sent_s > self._probing_s:
+            self._base_s, self._base_seen_s, self._probing_s = took_s, now_s, _NEVER_S
+        elif now_s - self._base_seen_s > PROBE_AFTER_S:
+            self._probing_s = min(now_s, self._probing_s)
         if took_s - self._base_s >= max(QUEUE_S, QUEUE_SHARE * self._base_s):
             self._has_queued = True
             self.window = max(FLOOR_BYTES, self.window - count // 4)
