@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from benchmarks.bench import Bench, row
 from benchmarks.measure import NEVER, wait_until
@@ -37,25 +37,34 @@ def big(bench: Bench) -> Iterator[Line]:
             (patched, ["--inplace-from", "64M"], ["--inplace", "--no-whole-file"]),
             (atomic, [], ["--no-whole-file"]),
         ):
-            with Mirror(INSTEP, source, target, options=ours) as mirror:
-                wait_until(lambda: same_stat(f"{source}/big", f"{target}/big"), 60)
-                mirror.rested_usage_s()
-                # Once unmeasured: memory that a virtual machine touches for the first time costs several times more.
-                change(f"{source}/big", size, dice)
-                arrived(f"{source}/big", f"{target}/big")
-                mirror.rested_usage_s()
-                begin_s = time.monotonic()
-                change(f"{source}/big", size, dice)
-                line.add("instep", arrived(f"{source}/big", f"{target}/big") - begin_s)
-            # By default rsync takes equal size within one second for equal content, and would do nothing.
-            command = ["rsync", "-a", "--modify-window=-1", *theirs, f"{source}/", f"{target}/"]
-            change(f"{source}/big", size, dice)
-            run(command)
-            change(f"{source}/big", size, dice)
-            line.add("rsync", run(command).wall_s)
+            mirror = Mirror(INSTEP, source, target, options=ours)
+            change_for_both(line, mirror, [*theirs, f"{source}/", f"{target}/"], size, dice)
     clear(source, target)
     yield patched
     yield atomic
+
+
+def change_for_both(line: Line, mirror: Mirror, to_rsync: Sequence[str], size: int, dice: random.Random) -> None:
+    """How long ours takes for some changed blocks of the file ``big``, and then rsync, which is told this besides -a.
+
+    Each once unmeasured: memory that a virtual machine touches for the first time costs several times more.
+    """
+    ours, theirs = f"{mirror.source}/big", f"{mirror.targets[0]}/big"
+    with mirror:
+        wait_until(lambda: same_stat(ours, theirs), 60)
+        mirror.rested_usage_s()
+        change(ours, size, dice)
+        arrived(ours, theirs)
+        mirror.rested_usage_s()
+        begin_s = time.monotonic()
+        change(ours, size, dice)
+        line.add("instep", arrived(ours, theirs) - begin_s)
+    # By default rsync takes equal size within one second for equal content, and would do nothing.
+    command = ["rsync", "-a", "--modify-window=-1", *to_rsync]
+    change(ours, size, dice)
+    run(command)
+    change(ours, size, dice)
+    line.add("rsync", run(command).wall_s)
 
 
 def fill(path: str, size: int) -> None:

@@ -9,11 +9,11 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.bench import Bench, row
-from benchmarks.big import arrived, change, fill, same_stat
+from benchmarks.big import arrived, change_for_both, fill, same_stat
 from benchmarks.hosts import Host, far_host
 from benchmarks.measure import NEVER, differences, wait_equal, wait_until
 from benchmarks.peers import Mirror, run
@@ -88,58 +88,32 @@ def far_big(bench: Bench) -> Iterator[Line]:
     patched = Line(f"{title}, in place", "s", place.name, reaches=(Reach(1, "rsync"),))
     patched.note = "rsync: -a --inplace over a kept connection; instep: --inplace-from 64M"
     by_xxhash = Line("… with xxhash on both sides", "s", place.name, reaches=(Reach(0.4, "rsync"),))
-    by_xxhash.note = f"the package is on both sides (on ours: instep[far]), here from {_PACKAGES}"
+    by_xxhash.note = "on ours by instep[far]"
     atomic = Line(f"{title}, atomic (default)", "s", place.name, reaches=(Reach(1, "rsync"),))
     atomic.note = "rsync: -a over a kept connection"
     source, target = f"{place.path}/s", f"{place.far}/t"
     dice = random.Random(5)
     clear(source, target)
     fill(f"{source}/big", size)
-    ways: list[tuple[Line, list[str], list[str]]] = [
-        (patched, ["--inplace-from", "64M"], ["--inplace"]),
-        (atomic, [], []),
-    ]
+
+    def measure(line: Line, ours: Sequence[str] = (), theirs: Sequence[str] = ()) -> None:
+        to_rsync = [*theirs, "-e", f"{kept}/ssh", f"{source}/", f"{host.name}:{target}/"]
+        change_for_both(line, Mirror(host.instep(*ours), source, target), to_rsync, size, dice)
+
+    in_place = ["--inplace-from", "64M"], ["--inplace"]
     with far_host() as host, host.kept() as kept:
         for _ in range(bench.rounds):
-            for line, ours, theirs in ways:
-                _patch(host, kept, line, (source, target), size, dice, ours, theirs)
-    yield patched
-    if _PACKAGES.exists():
-        with far_host() as host, host.kept() as kept:
+            measure(patched, *in_place)
+            measure(atomic)
+        if _PACKAGES.exists():
             host.offer(str(_PACKAGES))
             for _ in range(bench.rounds):
-                _patch(host, kept, by_xxhash, (source, target), size, dice, *ways[0][1:])
+                measure(by_xxhash, *in_place)
+    clear(source, target)
+    yield patched
+    if by_xxhash.samples:
         yield by_xxhash
     yield atomic
-    clear(source, target)
-
-
-def _patch(
-    host: Host,
-    kept: Path,
-    line: Line,
-    places: tuple[str, str],
-    size: int,
-    dice: random.Random,
-    ours: list[str],
-    theirs: list[str],
-) -> None:
-    source, target = places
-    with Mirror(host.instep(*ours), source, target) as mirror:
-        wait_until(lambda: same_stat(f"{source}/big", f"{target}/big"), 120)
-        mirror.rested_usage_s()
-        change(f"{source}/big", size, dice)
-        arrived(f"{source}/big", f"{target}/big")
-        mirror.rested_usage_s()
-        begin_s = time.monotonic()
-        change(f"{source}/big", size, dice)
-        line.add("instep", arrived(f"{source}/big", f"{target}/big") - begin_s)
-    command = ["rsync", "-a", "--modify-window=-1", *theirs, "-e", f"{kept}/ssh"]
-    command += [f"{source}/", f"{host.name}:{target}/"]
-    change(f"{source}/big", size, dice)
-    run(command)
-    change(f"{source}/big", size, dice)
-    line.add("rsync", run(command).wall_s)
 
 
 @row("far-shift", "bytes put in near the start of a big file on a far host")
@@ -195,9 +169,6 @@ def far_restart(bench: Bench) -> Iterator[Line]:
     files = bench.size(100_000, 500)
     compared = Line(f"second start, {files:,} unchanged files, all compared", "s", place.name)
     compared.reaches = (Reach(0.6, "rsync"),)
-    compared.note = (
-        "instep: --once --initial-sync full; rsync: -a, connecting as well; -aHAX, which keeps as much as instep, "
-    )
     wire = Line("… on the wire, beyond an empty tree", "KiB", place.name, reaches=(Reach(1000),))
     indexed = Line("… as it is by default, with its index", "s", place.name, reaches=(Reach(0.6, "rsync"),))
     wire_indexed = Line("… on the wire, beyond an empty tree", "KiB", place.name, reaches=(Reach(1),))
@@ -218,7 +189,10 @@ def far_restart(bench: Bench) -> Iterator[Line]:
                 line.add("instep", _once(host, source, target, *options))
                 line.add("rsync", run([*rsync, f"{source}/", f"{host.name}:{target}/"]).wall_s)
         as_much = [run(["rsync", "-aHAX", *rsync[2:], f"{source}/", f"{host.name}:{target}/"]).wall_s for _ in range(2)]
-        compared.note += f"takes {min(as_much):.2f} s"
+        compared.note = (
+            "instep: --once --initial-sync full; rsync: -a, connecting as well; "
+            f"-aHAX, which keeps as much as instep, takes {min(as_much):.2f} s"
+        )
         host.at_a_distance(0.0)  # What counts bytes takes time itself. Another host: both get an index first.
         _once(host, source, target)
         _once(host, *empty)
