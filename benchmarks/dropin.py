@@ -144,7 +144,7 @@ def start(bench: Bench) -> Iterator[Line]:
         for tool in _both(*_INSTANT, "--skip-initialsync"):
             number += 1
             name, content = f"change{number}", b"%d" % number
-            with Arrivals([target]) as arrivals, Mirror(tool, source, target, wait=False) as mirror:
+            with Arrivals(target) as arrivals, Mirror(tool, source, target, wait=False) as mirror:
                 at_s = NEVER
                 # Nobody says when it follows: write until one arrives.
                 while at_s == NEVER and time.monotonic() < mirror.started_s + 60:

@@ -50,9 +50,10 @@ def instant(bench: Bench) -> Iterator[Line]:
         half.reaches = (reach,)
         tail = Line("… p99", "ms", place.name)
         cpu = Line("… CPU of each", "ms", place.name)
+        in_place = name.startswith("-direct")  # by cp
         for _ in range(bench.rounds):
             for tool in tools:
-                latencies, used_s = one_at_a_time(tool, place, changes=changes)
+                latencies, used_s = one_at_a_time(tool, place, changes=changes, in_place=in_place)
                 half.add(tool.name, 1e3 * median(latencies))
                 tail.add(tool.name, 1e3 * percentile(latencies, 0.99))
                 cpu.add(tool.name, 1e3 * used_s / changes)

@@ -7,9 +7,10 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from benchmarks.bench import Bench, row
+from benchmarks.fanout import until_all
 from benchmarks.hosts import LSYNCD_KEPT, Host, far_host
 from benchmarks.latency import one_at_a_time
 from benchmarks.measure import Arrivals, holds, median, percentile, wait_until
@@ -68,52 +69,19 @@ def far_fanout(bench: Bench) -> Iterator[Line]:
     with far_host() as host, host.kept() as kept:
         for _ in range(bench.rounds):
             clear(source, *targets)
-            with Arrivals(targets) as arrivals:
-                with Mirror(host.instep(number="-"), source, *targets) as mirror:
-                    mirror.rested_usage_s()
-                    line.add("instep", _until_all(source, targets, arrivals, bench.size(100, 5), _nothing))
+            with Mirror(host.instep(number="-"), source, *targets) as mirror:
+                mirror.rested_usage_s()
+                line.add("instep", until_all(source, targets, bench.size(100, 5)))
 
-                def by_rsync() -> list[subprocess.Popen[bytes]]:
-                    return [
-                        subprocess.Popen(["rsync", "-a", "-e", f"{kept}/ssh", f"{source}/", f"{host.name}:{each}/"])
-                        for each in targets
-                    ]
+            def by_rsync() -> list[subprocess.Popen[bytes]]:
+                return [
+                    subprocess.Popen(["rsync", "-a", "-e", f"{kept}/ssh", f"{source}/", f"{host.name}:{each}/"])
+                    for each in targets
+                ]
 
-                line.add("rsync", _until_all(source, targets, arrivals, bench.size(10, 2), by_rsync))
+            line.add("rsync", until_all(source, targets, bench.size(10, 2), by_rsync))
     clear(source, *targets)
     yield line
-
-
-def _nothing() -> list[subprocess.Popen[bytes]]:
-    return []
-
-
-def _until_all(
-    source: str,
-    targets: list[str],
-    arrivals: Arrivals,
-    changes: int,
-    bring: Callable[[], list[subprocess.Popen[bytes]]],
-) -> float:
-    latencies: list[float] = []
-    for number in range(changes):
-        content = b"%d" % number * (number + 1)
-        begin_s = time.monotonic()
-        with open(f"{source}/f", "wb", buffering=0) as file:
-            file.write(content)
-        started = bring()
-        left = list(targets)
-
-        def reached(left: list[str] = left, content: bytes = content) -> bool:
-            while left and holds(f"{left[-1]}/f", content):
-                left.pop()
-            return not left
-
-        latencies.append(1e3 * (arrivals.wait(reached, 20) - begin_s))
-        for process in started:
-            process.wait(20)
-        time.sleep(0.03)
-    return median(latencies)
 
 
 @row("far-lane", "a small change while a 1 GiB file is on its way")
@@ -129,7 +97,7 @@ def far_lane(bench: Bench) -> Iterator[Line]:
             clear(source, target, f"{place.path}/aside")
             with open(f"{place.path}/aside/big", "wb") as file:
                 file.writelines(dice.randbytes(1 << 24) for _ in range(size >> 24))
-            with Mirror(host.instep(), source, target) as mirror, Arrivals([target]) as arrivals:
+            with Mirror(host.instep(), source, target) as mirror, Arrivals(target) as arrivals:
                 mirror.rested_usage_s()
                 os.rename(f"{place.path}/aside/big", f"{source}/big")
                 latencies: list[float] = []

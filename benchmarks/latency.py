@@ -28,7 +28,6 @@ def latency(bench: Bench) -> Iterator[Line]:
         )
         tail = Line("write → content at target, p99", "ms", place.name, reaches=(Reach(1 / 6, "lsyncd"),))
         cpu = Line("CPU per such change, children included", "ms", place.name, reaches=(Reach(1 / 25, "lsyncd"),))
-        half.note = "0.1 ms of each figure is the driver's own"
         for _ in range(bench.rounds):
             for tool in available(INSTEP, LSYNCD, CLSYNC):
                 # clsync takes a second for each.
@@ -43,9 +42,16 @@ def latency(bench: Bench) -> Iterator[Line]:
 
 
 def one_at_a_time(
-    tool: Tool, place: Place, *, changes: int, far: bool = False, gap_s: float = _GAP_S, options: Sequence[str] = ()
+    tool: Tool,
+    place: Place,
+    *,
+    changes: int,
+    far: bool = False,
+    in_place: bool = False,
+    gap_s: float = _GAP_S,
+    options: Sequence[str] = (),
 ) -> tuple[list[float], float]:
-    """Seconds until each of some changes arrived, and the CPU seconds of all of them."""
+    """Seconds until each of some changes arrived, and the CPU seconds of all; ``in_place``: as ``Arrivals``."""
     source, target = f"{place.path}/s", f"{place.far if far else place.path}/t"
     clear(source, target)
     for number in range(_FILES):
@@ -53,7 +59,7 @@ def one_at_a_time(
             file.write(b"-" * 900)
     pause = random.Random(3)
     latencies: list[float] = []
-    with Mirror(tool, source, target, options=options) as mirror, Arrivals([target]) as arrivals:
+    with Mirror(tool, source, target, options=options) as mirror, Arrivals(target, in_place=in_place) as arrivals:
         wait_until(lambda: holds(f"{target}/f{_FILES - 1}", b"-" * 900), 10)
         used_s = mirror.rested_usage_s()
         for number in range(changes):

@@ -35,7 +35,7 @@ def start(bench: Bench) -> Iterator[Line]:
                     continue
                 number += 1
                 name, content = f"change{number}", b"%d" % number
-                with Arrivals([target]) as arrivals, Mirror(tool, source, target, options=options) as mirror:
+                with Arrivals(target) as arrivals, Mirror(tool, source, target, options=options) as mirror:
                     with open(f"{source}/{name}", "wb", buffering=0) as file:
                         file.write(content)
                     there = f"{target}/{name}"

@@ -66,7 +66,7 @@ def test_a_program_past_its_bound_never_gets_there() -> None:
 
 
 def test_arrivals_wake_on_a_renamed_file(tmp_path: Path) -> None:
-    with Arrivals([str(tmp_path)]) as arrivals:
+    with Arrivals(str(tmp_path)) as arrivals:
         (tmp_path / "new").write_bytes(b"content")
         later = threading.Timer(0.05, os.rename, (tmp_path / "new", tmp_path / "name"))
         later.start()
