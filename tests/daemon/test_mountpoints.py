@@ -39,6 +39,9 @@ class Watch:
     def points(self) -> set[RelPath]:
         return self._seen
 
+    def refresh(self) -> None:
+        self._seen = set(self.table.mounted)
+
     def close(self) -> None:
         pass
 
@@ -134,6 +137,102 @@ def test_what_does_not_count_any_more_is_forgotten(table: Table, source: int, tm
     MountPoints(source, everything, memory).close()
     table.mounted = points()
     assert MountPoints(source, lambda point: point != b"b", memory).missing == points(b"a/disk")
+
+
+def test_a_place_is_followed_when_a_directory_above_it_is_renamed(table: Table, source: int, tmp_path: Path) -> None:
+    memory = os.fsencode(tmp_path / "memory")
+    table.mounted = points(b"a/disk")
+    made = MountPoints(source, everything, memory)
+    table.mounted = points()
+    assert made.look()
+    (tmp_path / "source" / "a").rename(tmp_path / "source" / "z")
+    # What goes under the old name stays at the targets, and so does what is there in its place.
+    assert made.hides(RelPath(b"a"))
+    assert made.missing == points(b"z/disk")
+    assert made.hides(RelPath(b"z/disk/x"))
+    assert made.hides(RelPath(b"a/disk"))
+    assert made.hides(RelPath(b"a/disk/x"))
+    assert not made.hides(RelPath(b"z"))
+    assert not made.hides(RelPath(b"b"))
+    assert not made.hides(RelPath(b""))
+    assert not made.left_behind()
+    # The next process knows both.
+    made.close()
+    made = MountPoints(source, everything, memory)
+    assert made.missing == points(b"z/disk")
+    assert made.hides(RelPath(b"a"))
+    # What is new under the old name is brought over.
+    (tmp_path / "source" / "a" / "disk").mkdir(parents=True)
+    (tmp_path / "source" / "a" / "disk" / "new").touch()
+    assert [made.hides(RelPath(path)) for path in (b"a", b"a/disk", b"a/disk/new", b"a/disk/x")] == [False] * 3 + [True]
+    shutil.rmtree(tmp_path / "source" / "a")
+    # It comes back in its new place.
+    table.mounted = points(b"z/disk")
+    assert made.look()
+    assert not made.missing
+    assert made.left_behind()
+    assert not made.left_behind()
+    assert not made.hides(RelPath(b"a"))
+    assert (tmp_path / "memory").read_bytes() == b"z/disk\0"
+
+
+def test_there_and_back_again(table: Table, source: int, tmp_path: Path) -> None:
+    table.mounted = points(b"a/disk")
+    made = MountPoints(source, everything, None)
+    table.mounted = points()
+    assert made.look()
+    (tmp_path / "source" / "a").rename(tmp_path / "source" / "z")
+    assert made.look(renamed=True)
+    assert made.missing == points(b"z/disk")
+    (tmp_path / "source" / "z").rename(tmp_path / "source" / "a")
+    assert made.look(renamed=True)
+    assert made.missing == points(b"a/disk")
+    assert made.hides(RelPath(b"z"))
+    assert not made.hides(RelPath(b"a"))
+    assert made.forget() == [b"a/disk"]
+    assert made.left_behind()
+
+
+def test_a_directory_above_is_renamed_while_it_is_mounted(table: Table, source: int, tmp_path: Path) -> None:
+    table.mounted = points(b"a/disk")
+    made = MountPoints(source, everything, None)
+    (tmp_path / "source" / "a").rename(tmp_path / "source" / "z")
+    table.mounted = points(b"z/disk")
+    assert not made.look(renamed=True)
+    table.mounted = points()
+    assert made.look()
+    assert made.missing == points(b"z/disk")
+
+
+@pytest.mark.parametrize("where", ["outside", "excluded", "removed"])
+def test_a_place_that_has_left_is_not_missed(table: Table, source: int, tmp_path: Path, where: str) -> None:
+    table.mounted = points(b"a/disk")
+    made = MountPoints(source, lambda point: not point.startswith(b"no"), None)
+    table.mounted = points()
+    assert made.look()
+    if where == "removed":
+        shutil.rmtree(tmp_path / "source" / "a")
+    else:
+        (tmp_path / "source" / "a").rename(tmp_path / "out" if where == "outside" else tmp_path / "source" / "no")
+    assert not made.hides(RelPath(b"a"))
+    assert not made.missing
+
+
+def test_what_lies_on_another_file_system_is_known_by_its_path_alone(
+    table: Table, source: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not held open: that file system could not be unmounted."""
+    table.mounted = points(b"a/disk")
+    made = MountPoints(source, everything, None)
+    monkeypatch.setattr(made, "_device", -1)
+    before = len(os.listdir("/proc/self/fd"))
+    table.mounted = points()
+    assert made.look()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert made.hides(RelPath(b"a/disk/x"))
+    (tmp_path / "source" / "a").rename(tmp_path / "source" / "z")
+    assert not made.hides(RelPath(b"a/disk/x"))
+    assert not made.missing
 
 
 def test_where_it_cannot_be_remembered(

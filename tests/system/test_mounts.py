@@ -89,8 +89,6 @@ def test_unmounted_and_mounted_again(
     daemon.tell(signal.SIGUSR1)
     assert daemon.wait_event("status")["missing"] == ["data/disk"]
     # Nor a look at the directory above it.
-    (source / "data").rename(source / "data too")
-    (source / "data too").rename(source / "data")
     (source / "data").chmod(0o750)
     wait_until(lambda: (target / "data").stat().st_mode & 0o777 == 0o750, "the directory above it")
     assert held(target) == 5
@@ -102,6 +100,81 @@ def test_unmounted_and_mounted_again(
     daemon.wait_equal(source, target)
     assert held(target) == 4
     shutil.rmtree(disk.holder / "d2")  # Deletions are made again.
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("monitor", "engine", "again"),
+    [
+        ("fanotify", "native", True),
+        ("inotify", "native", False),
+        ("poll", "native", True),
+        ("fanotify", "rsync", False),
+        ("inotify", "rsync", True),
+        ("fanotify", "remote", True),
+        ("inotify", "remote", False),
+    ],
+)
+def test_the_directory_above_it_is_renamed(
+    start: Start,
+    source: Path,
+    target: Path,
+    disk: Disk,
+    request: pytest.FixtureRequest,
+    engine: str,
+    monitor: str,
+    again: bool,
+) -> None:
+    """What it held stays at the target, under the old name or the new one, until it is back."""
+    options = [f"--engine={engine}", f"--monitor={monitor}"]
+    if engine == "remote":
+        options.append(f"--ssh={request.getfixturevalue('sshd').ssh}")
+    where = f"there:{target}" if engine == "remote" else target
+    daemon = start(source, where, *options)
+    daemon.wait_following()
+    disk.unmount()
+    daemon.wait_event("file-system-missing")
+    names = ["data", "moved", "data", "moved"] if again else ["data", "moved"]
+    for number, (old, new) in enumerate(itertools.pairwise(names)):
+        (source / old).rename(source / new)
+        (source / new / f"after{number}").touch()
+        wait_until((target / new / f"after{number}").exists, "the new name")
+        assert len(list(target.glob("*/disk/d*/file"))) == 5
+    daemon.tell(signal.SIGUSR2)
+    daemon.wait_event("deletions-held" if (target / "data").exists() else "in-step-again")
+    assert len(list(target.glob("*/disk/d*/file"))) == 5
+    assert daemon.stop() == 0
+    daemon = start(source, where, *options)
+    assert daemon.wait_event("file-system-missing")["path"] == "moved/disk"
+    daemon.wait_following()
+    (source / "later").touch()
+    wait_until((target / "later").exists, "what came later")
+    assert len(list(target.glob("*/disk/d*/file"))) == 5
+    disk.place = source / "moved" / "disk"
+    disk.mount()
+    daemon.wait_event("file-system-missing-no-more")
+    daemon.wait_equal(source, target)
+    assert not (target / "data").exists()
+    assert daemon.stop() == 0
+
+
+def test_the_directory_above_it_is_renamed_while_it_is_mounted(
+    start: Start, source: Path, target: Path, disk: Disk
+) -> None:
+    daemon = start(source, target)
+    daemon.wait_following()
+    (source / "data").rename(source / "moved")
+    disk.place = source / "moved" / "disk"
+    daemon.wait_equal(source, target)
+    daemon.tell(signal.SIGUSR2)
+    daemon.wait_event("in-step-again")  # And at rest: what is at work there at this very moment may delete.
+    disk.unmount()
+    (source / "after").touch()
+    wait_until((target / "after").exists, "what was made after it")
+    assert daemon.wait_event("file-system-missing")["path"] == "moved/disk"
+    assert len(list(target.glob("moved/disk/d*/file"))) == 5
+    disk.mount()
     daemon.wait_equal(source, target)
     assert daemon.stop() == 0
 

@@ -398,7 +398,7 @@ class Mirror:
             if begins:
                 reports = self._begin(reports)
             if mounts is not None and reports:
-                mounts.look()
+                mounts.look(reports)
             now_s = self._clock()
             for report in reports:
                 if not report.path and report.scope is Scope.TREE:

@@ -4,6 +4,9 @@ Mostly that is an empty directory, and believing it would empty that place at ev
 over until there is a file system again, its directory is gone as well, or the operator confirms it; and till then no
 comparison with a target deletes anything. Which ones there were is remembered, for they may be missing at the next
 start; without a state directory it is not.
+
+A directory above such a place may be renamed, as a whole with the emptiness in it. So the place is followed, and what a
+target still has under the old name stays there until nothing is missing any more.
 """
 
 from __future__ import annotations
@@ -13,17 +16,22 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 
 from instep.core.filters import Filter
 from instep.daemon.state import StateDirectory, places_key
 from instep.daemon.target import Target
-from instep.linux.openat import has_directory
+from instep.linux.handles import path_of
+from instep.linux.openat import has_directory, open_directory
 from instep.logs import fields
+from instep.model import Report
 from instep.monitors.mount_watch import MountWatch
 from instep.paths import RelPath, is_within
 from instep.spec import MirrorSpec
 
 log = logging.getLogger(__name__)
+
+_NOT_HELD = -1
 
 SAID_S = 1.0
 """Who unmounts a file system often removes its place as well, right after that: then there is nothing to say."""
@@ -47,9 +55,9 @@ class MountGuard:
             self._heed()
             self._say()
 
-    def look(self) -> None:
-        """To be called before what was reported is acted upon; 1 us where nothing was mounted or unmounted."""
-        if self.points.look():
+    def look(self, reports: Sequence[Report]) -> None:
+        """To be called before these are acted upon; 1 us where nothing was mounted or unmounted."""
+        if self.points.look(renamed=bool(self.points.known) and any(report.is_dir for report in reports)):
             self._heed()
             self._saying = asyncio.get_running_loop().call_later(SAID_S, self._say)
 
@@ -72,22 +80,23 @@ class MountGuard:
 
     def _hides(self, path: RelPath) -> bool:
         """Whether a path is in the place of something missing; a target asks before each batch."""
-        before = len(self.points.missing)
+        before = set(self.points.missing)
         hidden = self.points.hides(path)
-        if len(self.points.missing) != before:
-            asyncio.get_running_loop().call_soon(self._one_is_gone)
+        if self.points.missing != before:
+            asyncio.get_running_loop().call_soon(self._another_is_missing)
         return hidden
 
-    def _one_is_gone(self) -> None:
+    def _another_is_missing(self) -> None:
         self._heed()
         self._say()
 
     def _heed(self) -> None:
         missing = bool(self.points.missing)
+        passed_over = self.points.left_behind()
         for target in self._targets:
             target.hides = self._hides if missing else None
             target.deletions.beware(missing=missing)
-            if target.deletions.held is not None and not missing:
+            if not missing and (target.deletions.held is not None or passed_over):
                 target.compare_all()
 
     def _say(self) -> None:
@@ -117,76 +126,184 @@ class MountPoints:
             counts: Whether what is mounted there is brought over.
             memory: A file of ours in the state directory.
         """
-        self.missing: set[RelPath] = set()
+        self.known: set[RelPath] = set()
+        """What is mounted, and what is missing."""
+        self._missing: dict[RelPath, int] = {}  # with the directory in that place
+        self._left: set[RelPath] = set()  # where they were before a directory above them was renamed
         self._source = source
+        self._device = os.fstat(source).st_dev
         self._counts = counts
         self._memory = memory
         self._watch: MountWatch | None = None
         with contextlib.suppress(OSError):  # No /proc: then nobody can tell.
             self._watch = MountWatch(source)
         self._remembered = self._recall()
-        self._known = {point for point in self._remembered if counts(point)}
+        for line in self._remembered:
+            if line.startswith(b"/"):
+                self._left.add(RelPath(line[1:]))
+            elif counts(RelPath(line)):
+                self.known.add(RelPath(line))
         self._update()
+        self.left_behind()  # Where nothing is missing any more, the start finds out what is left of that.
 
-    def look(self) -> bool:
-        """Look again, for 1 us where nothing was mounted or unmounted; whether others are missing than before."""
-        if self._watch is None or not self._watch.changed():
+    @property
+    def missing(self) -> AbstractSet[RelPath]:
+        """The places of those that are missing."""
+        return self._missing.keys()
+
+    def look(self, *, renamed: bool = False) -> bool:
+        """Look again, for 1 us where nothing was mounted or unmounted; whether others are missing than before.
+
+        ``renamed``: a directory may have been, and the places are other ones.
+        """
+        if self._watch is None or not (self._watch.changed() or renamed):
             return False
-        before = set(self.missing)
+        before = set(self._missing)
+        if renamed:
+            self._watch.refresh()
+            for point in before:
+                self._follow(point)
         self._update()
-        return self.missing != before
+        return self._missing.keys() != before
 
     def forget(self) -> Sequence[RelPath]:
         """Those that are missing are not to come back; which that were."""
-        gone = sorted(self.missing)
-        self._known -= self.missing
-        self.missing.clear()
+        gone = sorted(self._missing)
+        for point in gone:
+            self._drop(point)
         self._remember()
         return gone
+
+    def left_behind(self) -> bool:
+        """Whether nothing is missing any more, and what was passed over under older names is due; asked once."""
+        if self._missing or not self._left:
+            return False
+        self._left.clear()
+        self._remember()
+        return True
 
     def close(self) -> None:
         """Look no more; may be called twice."""
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+        for point, fd in self._missing.items():
+            if fd != _NOT_HELD:
+                os.close(fd)
+                self._missing[point] = _NOT_HELD
 
     def hides(self, path: RelPath) -> bool:
-        """Whether a path is in the place of what is missing. A place that is gone by now is missed no more."""
-        for point in self.missing:
-            if is_within(path, point):
-                if has_directory(self._source, point):
-                    return True
-                self.missing.discard(point)  # It was removed after the file system was.
-                self._known.discard(point)
-                self._remember()
-                return False
-        return False
+        """Whether nothing is to be done about a path: it is in the place of what is missing, or was in that place.
+
+        A place that is gone by now is missed no more.
+        """
+        for point in list(self._missing):
+            if is_within(path, point) or is_within(point, path):
+                self._follow(point)
+        if any(is_within(path, point) for point in self._missing):
+            return True
+        return any(
+            not has_directory(self._source, path)
+            if is_within(point, path)
+            else is_within(path, point) and not self._stands(path)
+            for point in self._left
+        )
 
     def _update(self) -> None:
         mounted = set() if self._watch is None else {point for point in self._watch.points() if self._counts(point)}
-        self.missing = {point for point in self._known - mounted if has_directory(self._source, point)}
-        self._known = mounted | self.missing
+        for point in mounted & self._missing.keys():
+            self._drop(point)
+        for point in self.known - mounted - self._missing.keys():
+            with contextlib.suppress(OSError):
+                self._missing[point] = self._open(point)
+        self.known = mounted | self._missing.keys()
         self._remember()
+
+    def _open(self, point: RelPath) -> int:
+        """Hold the directory in that place, to know it again under another name.
+
+        Only on the source's own file system, which is in use anyhow: another could not be unmounted.
+        """
+        fd = open_directory(self._source, point)
+        if os.fstat(fd).st_dev == self._device:
+            return fd
+        os.close(fd)
+        return _NOT_HELD
+
+    def _follow(self, point: RelPath) -> None:
+        """See where the place of something missing is by now."""
+        fd = self._missing[point]
+        if fd == _NOT_HELD:
+            if not has_directory(self._source, point):
+                self._drop(point)
+                self._remember()
+            return
+        here = self._place_of(fd)
+        if here == point:
+            return
+        if here is None or here in self._missing:
+            self._drop(point)
+        else:
+            del self._missing[point]
+            self._missing[here] = fd
+            self.known.discard(point)
+            self.known.add(here)
+            self._left.add(point)
+            self._left.discard(here)
+        self._remember()
+
+    def _place_of(self, directory: int) -> RelPath | None:
+        """Where in the source a directory is; None where it is removed, or outside, or does not count any more."""
+        try:
+            root, here = path_of(self._source), path_of(directory)
+        except OSError:
+            return None
+        if root is None or here is None or not here.startswith(root + b"/"):
+            return None
+        place = RelPath(here[len(root) + 1 :])
+        return place if self._counts(place) and has_directory(self._source, place) else None
+
+    def _stands(self, path: RelPath) -> bool:
+        parent, _, name = path.rpartition(b"/")
+        try:
+            above = open_directory(self._source, parent)
+        except OSError:
+            return False
+        try:
+            os.stat(name, dir_fd=above, follow_symlinks=False)
+        except OSError:
+            return False
+        finally:
+            os.close(above)
+        return True
+
+    def _drop(self, point: RelPath) -> None:
+        fd = self._missing.pop(point)
+        if fd != _NOT_HELD:
+            os.close(fd)
+        self.known.discard(point)
 
     # -- memory ---------------------------------------------------------------------------------------------------
 
-    def _recall(self) -> set[RelPath]:
+    def _recall(self) -> set[bytes]:
+        """The places known at the last end; those with a slash before them are such that were left."""
         if self._memory is None or self._watch is None:
             return set()
         try:
             with open(self._memory, "rb") as file:
-                return {RelPath(point) for point in file.read().split(b"\0") if point}
+                return set(filter(None, file.read().split(b"\0")))
         except OSError:
             return set()
 
     def _remember(self) -> None:
-        if self._memory is None or self._known == self._remembered:
+        now: set[bytes] = {*self.known, *(b"/" + point for point in self._left)}
+        if self._memory is None or now == self._remembered:
             return
-        self._remembered = set(self._known)
+        self._remembered = now
         anew = self._memory + b".new"
         try:
             with open(anew, "wb") as file:
-                file.write(b"".join(point + b"\0" for point in sorted(self._known)))
+                file.write(b"".join(line + b"\0" for line in sorted(now)))
             os.replace(anew, self._memory)
         except OSError as error:
             log.warning(

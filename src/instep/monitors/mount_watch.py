@@ -40,6 +40,10 @@ class MountWatch:
         """The mount points, relative to the root, as ``changed`` last found them."""
         return {point for _, point in self._known}
 
+    def refresh(self) -> None:
+        """Find the mount points anew: a directory above one may have been renamed, which changes no mount."""
+        self._known = self._below()
+
     def close(self) -> None:
         """Close both descriptors."""
         os.close(self._waiting)
