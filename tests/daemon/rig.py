@@ -204,6 +204,8 @@ class Mirrored:
     def __init__(self, *engines: TellingEngine, quiet_s: float = 0.0, spacing_s: float = 0.0) -> None:
         self.loop = asyncio.get_running_loop()
         self.changelog = ChangeLog(quiet_s=quiet_s, hold_s=10.0)
+        self.unread: list[Report] = []
+        """What a monitor would give at the next look."""
         self.engines = engines
         self.targets = [
             Target(
@@ -212,6 +214,7 @@ class Mirrored:
                 self.changelog,
                 spacing_s=spacing_s,
                 settled=lambda: None,
+                look=self._look,
                 clock=self.loop.time,
             )
             for number, engine in enumerate(engines)
@@ -230,6 +233,11 @@ class Mirrored:
                 engine.reports += 1
         for target in self.targets:
             target.kick()
+
+    def _look(self) -> None:
+        unread, self.unread = self.unread, []
+        if unread:
+            self.report(*unread)
 
     def dirty(self, *paths: bytes) -> None:
         self.report(*(Report(RelPath(path)) for path in paths))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instep.core.timing import CALM_PATHS, STORM_QUIET_S
 from instep.daemon.target import AWAY_RETRY_MAX_S, State
 from instep.model import Report
 from instep.paths import RelPath, Scope
@@ -409,6 +410,19 @@ async def test_batches_keep_their_distance() -> None:
     await finish(mirror)
     assert paths_of(engine.batches) == [[b"a"], [b"b", b"c"]]
     assert engine.starts_s[1] - engine.starts_s[0] == pytest.approx(3.0)
+
+
+@on_a_jumping_clock
+async def test_a_loop_that_was_busy_does_not_take_silence_for_a_pause() -> None:
+    """A storm goes on while a batch ends: what has come by then is heard before the next one starts."""
+    mirror, engine = await mirrored(later(0.5), parallel=1)
+    mirror.dirty(*(b"a%d" % number for number in range(CALM_PATHS + 1)))
+    mirror.dirty(*(b"b%d" % number for number in range(CALM_PATHS)))
+    mirror.unread = [Report(RelPath(b"c"))]
+    await finish(mirror)
+    assert len(engine.batches) == 2
+    assert engine.starts_s[1] - engine.starts_s[0] == pytest.approx(0.5 + STORM_QUIET_S)
+    assert len(engine.batches[1].changes) == CALM_PATHS + 1
 
 
 # -- all together ----------------------------------------------------------------------------------------------------

@@ -135,6 +135,7 @@ class Mirror:
                 self._source,
                 changelog=self.changelog,
                 settled=self._check,
+                look=self._look,
                 clock=self._clock,
                 umask=self._umask,
                 locks=self._locks,
@@ -387,18 +388,28 @@ class Mirror:
         The last reading finds nothing, and that is its use: it proves that whatever happened before was noted, and
         takes our own writes to a target on the same file system out of the kernel queue without another turn.
         """
-        monitor = self._monitor
-        assert monitor is not None
-        note, changelog = self.changelog.note, self.changelog
-        admission, mounts = self._admission, self._mounts
         any_reports = False
         for _ in range(READS_PER_TURN_MAX):
-            reports = monitor.read()
-            begins = bool(reports) and not self._armed
-            if begins:
-                reports = self._begin(reports)
-            if mounts is not None and reports:
-                mounts.look(reports)
+            if not self._take_in():
+                break
+            any_reports = True
+            self._kick()
+        self._check()
+        self._plan_wake()
+        return any_reports
+
+    def _take_in(self) -> bool:
+        """Note what the monitor has read; whether there was anything. Nothing is started."""
+        monitor, changelog = self._monitor, self.changelog
+        assert monitor is not None
+        reports = monitor.read()
+        begins = bool(reports) and not self._armed
+        if begins:
+            reports = self._begin(reports)
+        if reports:
+            if self._mounts is not None:
+                self._mounts.look(reports)
+            note, admission = changelog.note, self._admission
             now_s = self._clock()
             for report in reports:
                 if not report.path and report.scope is Scope.TREE:
@@ -408,19 +419,25 @@ class Mirror:
                 else:
                     for admitted in admission.admit(report):
                         note(admitted, now_s)
-            if monitor.drained:
-                changelog.drained()  # Before anything is started: what that touches is newer than what was read.
-            if not reports and not begins:
-                break
-            any_reports = True
-            self._kick()
-        self._check()
-        wake_s = monitor.wake_s()
+        if monitor.drained:
+            changelog.drained()  # Before anything is started: what that touches is newer than what was read.
+        return bool(reports) or begins
+
+    def _look(self) -> None:
+        """Take in what came while the loop was busy, lest its silence be taken for a pause."""
+        if self._monitor is not None and not self._source_away:
+            if self._take_in():
+                self._kick()
+            self._plan_wake()
+
+    def _plan_wake(self) -> None:
+        """The monitor may want to be read without a wake-up."""
+        assert self._monitor is not None
+        wake_s = self._monitor.wake_s()
         if wake_s is not None:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = asyncio.get_running_loop().call_later(wake_s, self._turn)
-        return any_reports
 
     def _begin(self, reports: Sequence[Report]) -> Sequence[Report]:
         """Everything is watched, says the first report: compare the whole tree, or trust it; the reports after it."""

@@ -110,9 +110,11 @@ class Target:
         *,
         spacing_s: float,
         settled: Callable[[], None],
+        look: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         claim: Callable[[], None] | None = None,
     ) -> None:
+        """``settled``: called after each step. ``look``: has the change log filled with what there is to report."""
         self.name = name
         self.engine = engine
         self.totals = Totals()
@@ -132,6 +134,7 @@ class Target:
         self.cursor = changelog.add_cursor(self._waiting)
         self._spacing = Spacing(spacing_s)
         self._settled = settled
+        self._look = look
         self._clock = clock
         self._claim = claim
         self._flights: set[_Flight] = set()
@@ -417,6 +420,8 @@ class Target:
         self._trees = set().union(*(other.trees for other in self._flights))
         self.cursor.working.difference_update(change.path for change in flight.kept)
         self._land(flight, outcome)
+        if self._look is not None:
+            self._look()
         self.kick()
         self._settled()
 

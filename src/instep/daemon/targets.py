@@ -19,6 +19,7 @@ class Built(Ground):
 
     changelog: ChangeLog
     settled: Callable[[], None]
+    look: Callable[[], None] | None = None
     clock: Callable[[], float]
 
 
@@ -40,6 +41,7 @@ def build_targets(built: Built) -> list[Target]:
             built.changelog,
             spacing_s=built.spec.pace.spacing_s,
             settled=built.settled,
+            look=built.look,
             clock=built.clock,
             claim=None if built.locks is None else functools.partial(built.locks.take, target),
         )
