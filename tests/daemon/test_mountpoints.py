@@ -218,6 +218,21 @@ def test_a_place_that_has_left_is_not_missed(table: Table, source: int, tmp_path
     assert not made.missing
 
 
+def test_below_the_root_of_all(table: Table, source: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    top = os.fsencode(tmp_path).lstrip(b"/") + b"/source/"
+    fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    table.mounted = points(top + b"a/disk")
+    made = MountPoints(fd, everything, None)
+    monkeypatch.setattr(made, "_device", os.fstat(source).st_dev)
+    table.mounted = points()
+    assert made.look()
+    (tmp_path / "source" / "a").rename(tmp_path / "source" / "z")
+    assert made.hides(RelPath(top + b"a"))
+    assert made.missing == points(top + b"z/disk")
+    made.close()
+    os.close(fd)
+
+
 def test_what_lies_on_another_file_system_is_known_by_its_path_alone(
     table: Table, source: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

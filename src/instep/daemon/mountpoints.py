@@ -32,6 +32,7 @@ from instep.spec import MirrorSpec
 log = logging.getLogger(__name__)
 
 _NOT_HELD = -1
+"""In the place of a descriptor, where what is missing is known by its path alone."""
 
 SAID_S = 1.0
 """Who unmounts a file system often removes its place as well, right after that: then there is nothing to say."""
@@ -238,7 +239,10 @@ class MountPoints:
                 self._drop(point)
                 self._remember()
             return
-        here = self._place_of(fd)
+        try:
+            here = self._place_of(fd)
+        except OSError:
+            return  # Its path is longer than the kernel tells.
         if here == point:
             return
         if here is None or here in self._missing:
@@ -254,13 +258,13 @@ class MountPoints:
 
     def _place_of(self, directory: int) -> RelPath | None:
         """Where in the source a directory is; None where it is removed, or outside, or does not count any more."""
-        try:
-            root, here = path_of(self._source), path_of(directory)
-        except OSError:
+        root, here = path_of(self._source), path_of(directory)
+        if root is None or here is None:
             return None
-        if root is None or here is None or not here.startswith(root + b"/"):
+        root = root.rstrip(b"/") + b"/"
+        if not here.startswith(root):
             return None
-        place = RelPath(here[len(root) + 1 :])
+        place = RelPath(here[len(root) :])
         return place if self._counts(place) and has_directory(self._source, place) else None
 
     def _stands(self, path: RelPath) -> bool:
