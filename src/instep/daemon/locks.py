@@ -242,7 +242,7 @@ def _taken(target: TargetSpec, owner: Record | Process | None, clash: str = "") 
     elif isinstance(owner, Process):
         who = f"it is locked by process {owner.pid} of {owner.user}: {owner.command}"
     else:
-        who = "process {pid} of {user} on {host}, since {since}, mirrors {source} to {target}".format_map(owner)
+        who = _who_mirrors(owner)
     return TargetError(
         "target-in-use",
         f"the target {name} {clash} {owner['target']} that is kept in step by another instep: {who}"
@@ -265,10 +265,10 @@ def _warn_of(target: TargetSpec, owner: Record) -> None:
 
 
 def _mirrored_back(target: TargetSpec, owner: Record) -> TargetError:
-    who = "process {pid} of {user} on {host}, since {since}, mirrors {source} to {target}".format_map(owner)
     return TargetError(
         "target-mirrored-back",
-        f"the target {os.fsdecode(target.address)} is itself the source of another instep, the other way round: {who}."
+        f"the target {os.fsdecode(target.address)} is itself the source of another instep, the other way round:"
+        f" {_who_mirrors(owner)}."
         " Each would delete what the other has not brought over yet",
         fix="end that one first; instep brings changes one way (with --no-delete on both sides it is allowed)",
     )
@@ -286,3 +286,7 @@ def _slashed(path: str) -> str:
 def _close(fds: Sequence[int]) -> None:
     for fd in fds:
         os.close(fd)
+
+
+def _who_mirrors(owner: Record) -> str:
+    return "process {pid} of {user} on {host}, since {since}, mirrors {source} to {target}".format_map(owner)
