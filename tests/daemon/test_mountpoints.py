@@ -36,8 +36,9 @@ class Watch:
         before, self._seen = self._seen, set(self.table.mounted)
         return before ^ self._seen
 
-    def points(self) -> set[RelPath]:
-        return self._seen
+    @property
+    def mounts(self) -> set[tuple[int, RelPath]]:
+        return {(1, point) for point in self._seen}
 
     def refresh(self) -> None:
         self._seen = set(self.table.mounted)

@@ -25,7 +25,7 @@ from instep.linux.handles import path_of
 from instep.linux.openat import has_directory, open_directory
 from instep.logs import fields
 from instep.model import Report
-from instep.monitors.mount_watch import MountWatch
+from instep.linux.mount_watch import MountWatch
 from instep.paths import RelPath, is_within
 from instep.spec import MirrorSpec
 
@@ -211,7 +211,8 @@ class MountPoints:
         )
 
     def _update(self) -> None:
-        mounted = set() if self._watch is None else {point for point in self._watch.points() if self._counts(point)}
+        mounts = set() if self._watch is None else self._watch.mounts
+        mounted = {point for _, point in mounts if self._counts(point)}
         for point in mounted & self._missing.keys():
             self._drop(point)
         for point in self.known - mounted - self._missing.keys():

@@ -49,7 +49,7 @@ from instep.logs import fields
 from instep.model import MonitorStatus, Report
 from instep.monitors.inotify_tree import BLIND, Node, below
 from instep.monitors.inotify_watches import Watches
-from instep.monitors.mount_watch import MountWatch
+from instep.linux.mount_watch import MountWatch
 from instep.paths import ROOT, RelPath, Scope
 
 log = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Set as AbstractSet
 
 from instep.linux.mounts import MOUNTINFO, read_mounts
 from instep.paths import RelPath
@@ -36,9 +37,10 @@ class MountWatch:
         before, self._known = self._known, self._below()
         return {point for _, point in before ^ self._known}
 
-    def points(self) -> set[RelPath]:
-        """The mount points, relative to the root, as ``changed`` last found them."""
-        return {point for _, point in self._known}
+    @property
+    def mounts(self) -> AbstractSet[tuple[int, RelPath]]:
+        """Each one's id and its mount point, relative to the root, as ``changed`` or ``refresh`` last found them."""
+        return self._known
 
     def refresh(self) -> None:
         """Find the mount points anew: a directory above one may have been renamed, which changes no mount."""
