@@ -160,6 +160,8 @@ class Outcome:
     """Directories of the source that the target was given whole, as they were then."""
     learned_names: dict[bytes, bytes] = field(default_factory=dict)
     """The same of single names: what ``records`` has of them."""
+    unsure: bool = False
+    """Some of what was postponed was not found in the source, where a file system may have just been unmounted."""
 
     def add(self, other: Outcome) -> None:
         """Fold the outcome of another part of the same batch into this one."""
@@ -174,6 +176,7 @@ class Outcome:
         self.held = self.held or other.held
         self.learned += other.learned
         self.learned_names.update(other.learned_names)
+        self.unsure = self.unsure or other.unsure
 
 
 class Landmarks(NamedTuple):

@@ -56,6 +56,8 @@ class Behaviour:
     """So many changes, from the end of the batch, fail."""
     postponed: int = 0
     """So many more, before those, are put off."""
+    unsure: bool = False
+    """That is why they are."""
     away: bool = False
     raises: bool = False
     full: bool = False
@@ -125,6 +127,7 @@ class TellingEngine:
         outcome.failures = [Failure(change, "told to") for change in changes[max(0, some) :]]
         put_off = changes[max(0, some - behaviour.postponed) : max(0, some)]
         outcome.postponed = [Postponed(change, 2.0) for change in put_off]
+        outcome.unsure = behaviour.unsure
         if behaviour.full:
             outcome.full = "no space"
         if behaviour.away:

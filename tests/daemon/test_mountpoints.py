@@ -11,6 +11,7 @@ import pytest
 
 from instep.daemon import mountpoints
 from instep.daemon.mountpoints import MountPoints
+from instep.engines.mounted import MISSING
 from instep.paths import RelPath
 
 
@@ -270,4 +271,19 @@ def test_where_there_is_no_table(table: Table, source: int, tmp_path: Path) -> N
     assert not made.look()
     assert not made.missing
     assert memory.read_bytes() == b"b\0"
+    made.close()
+
+
+def test_engines_are_told(table: Table, source: int, tmp_path: Path) -> None:
+    table.mounted = points(b"a/disk", b"b")
+    made = MountPoints(source, lambda point: point != b"b", None)
+    assert set(made.mounted.mounts) == {(1, b"a/disk")}
+    table.mounted = points(b"b")
+    made.look()
+    assert set(made.mounted.mounts) == {(MISSING, b"a/disk")}
+    (tmp_path / "source" / "a").rename(tmp_path / "source" / "c")
+    made.look(renamed=True)
+    assert set(made.mounted.mounts) == {(MISSING, b"c/disk")}
+    made.forget()
+    assert not made.mounted.mounts
     made.close()

@@ -181,6 +181,16 @@ async def test_put_off_is_not_failing() -> None:
     assert [start_s - engine.starts_s[0] for start_s in engine.starts_s] == pytest.approx([0, 2, 4])
 
 
+@on_a_jumping_clock
+async def test_who_watches_the_mounts_is_asked_before_it_is_tried_again() -> None:
+    mirror, engine = await mirrored(Behaviour(at_once=9, postponed=1, unsure=True), Behaviour(at_once=9, postponed=1))
+    asked: list[int] = []
+    mirror.targets[0].unsure = lambda: asked.append(len(engine.batches))
+    mirror.dirty(b"a")
+    await finish(mirror)
+    assert asked == [1]
+
+
 # -- moves -----------------------------------------------------------------------------------------------------------
 
 

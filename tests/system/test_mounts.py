@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import shutil
@@ -30,6 +31,13 @@ class Disk:
 
     def mount(self) -> None:
         subprocess.run(["mount", "--bind", self.holder, self.place], check=True)
+
+    def unmount_when_possible(self, *, lazily: bool) -> None:
+        """``lazily``: whether something is open in it or not."""
+        if lazily:
+            subprocess.run(["umount", "-l", self.place], check=True)
+        else:
+            wait_until(lambda: subprocess.run(["umount", "-q", self.place], check=False).returncode == 0, "unmounting")
 
     def unmount(self) -> None:
         subprocess.run(["umount", self.place], check=True)
@@ -280,4 +288,35 @@ def test_what_was_pending_when_it_went_is_not_deleted(start: Start, source: Path
     assert held(target) == 5
     disk.mount()
     daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("engine", ["native", "remote", "rsync"])
+def test_unmounted_amid_work_on_it(
+    start: Start, source: Path, target: Path, disk: Disk, request: pytest.FixtureRequest, engine: str
+) -> None:
+    """A script that mounts, writes and unmounts: what is under way finds no names any more, and believes none of it."""
+    names = [f"f{number}" for number in range(10_000)]
+    for name in names:
+        (disk.holder / name).write_text("old")
+    options = [f"--engine={engine}", "--monitor=fanotify"]
+    if engine == "remote":
+        options.append(f"--ssh={request.getfixturevalue('sshd').ssh}")
+    daemon = start(source, f"there:{target}" if engine == "remote" else target, *options)
+    daemon.wait_equal(source, target)
+    daemon.wait_following()
+
+    def some_are(content: str) -> bool:
+        return any((target / "data" / "disk" / names[at]).read_text() == content for at in (0, -1))
+
+    for number in (1, 2):
+        for name in names:
+            (disk.place / name).write_text(f"round {number}")
+        wait_until(functools.partial(some_are, f"round {number}"), "the first of them")
+        disk.unmount_when_possible(lazily=engine != "rsync")
+        daemon.wait_event("file-system-missing", count=number)
+        assert [name for name in names if not (target / "data" / "disk" / name).exists()] == []
+        disk.mount()
+        daemon.wait_event("file-system-missing-no-more", count=number)
+        daemon.wait_equal(source, target)
     assert daemon.stop() == 0

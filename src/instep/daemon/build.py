@@ -17,6 +17,7 @@ from instep.spec import EngineName, MirrorSpec, TargetSpec
 
 if TYPE_CHECKING:
     from instep.daemon.locks import TargetLocks
+    from instep.engines.mounted import Mounted
     from instep.engines.native.session import Settings
     from instep.engines.native.small import LastRead
     from instep.engines.remote.contents import Contents
@@ -36,6 +37,8 @@ class Ground:
     """What the targets that agents serve share of what was read."""
     last_read: LastRead | None = None
     """What the targets on this machine share of it."""
+    mounted: Mounted | None = None
+    """What is mounted in the source; None: nothing that counts."""
     locks: TargetLocks | None = None
     """None: nothing is written, so nobody has to be kept away."""
 
@@ -142,6 +145,7 @@ def build_engine(built: Ground, target: TargetSpec) -> Engine:
             big_wait_s=big,
             workers=spec.workers,
             last_read=built.last_read,
+            mounted=built.mounted,
         )
     if _by_agent(spec, target):
         agent = _remote(built, target)
@@ -184,6 +188,7 @@ def _remote(built: Ground, target: TargetSpec) -> RemoteEngine:
         ssh_words=spec.ssh,
         compress=spec.compress,
         contents=built.contents,
+        mounted=built.mounted,
     )
 
 
@@ -247,4 +252,5 @@ def _rsync(built: Ground, target: TargetSpec) -> RsyncEngine:
         max_delete=spec.max_delete,
         big=functools.partial(big_wait_s, spec.pace) if spec.pace.big_bytes < float("inf") else None,
         locks=None if built.locks is None else functools.partial(built.locks.held, target.address),
+        mounted=built.mounted,
     )

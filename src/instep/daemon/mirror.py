@@ -130,6 +130,8 @@ class Mirror:
                     self._source, self._filter, note=self._note, settled=self._settled, clock=self._clock
                 )
                 self._admission = Admission(self._source, self._filter, self._aliases)
+            if spec.delete and not spec.max_delete.is_off and not spec.one_file_system:
+                self._mounts = MountGuard(spec, self._source, self._filter, self._state)
             built = Built(
                 spec,
                 self._source,
@@ -139,13 +141,14 @@ class Mirror:
                 clock=self._clock,
                 umask=self._umask,
                 locks=self._locks,
+                mounted=None if self._mounts is None else self._mounts.mounted,
             )
             self.targets = build_targets(built)
             if spec.force_delete:
                 for target in self.targets:
                     target.deletions.allow()
-            if spec.delete and not spec.max_delete.is_off and not spec.one_file_system:
-                self._mounts = MountGuard(spec, self._source, self._filter, self._state, self.targets)
+            if self._mounts is not None:
+                self._mounts.keep(self.targets)
             self._monitor, self._why_monitor = build_monitor(spec, self._filter)
             await self._open_targets()
             await self._use_indexes()

@@ -21,11 +21,12 @@ from collections.abc import Set as AbstractSet
 from instep.core.filters import Filter
 from instep.daemon.state import StateDirectory, places_key
 from instep.daemon.target import Target
+from instep.engines.mounted import MISSING, Mounted
 from instep.linux.handles import path_of
+from instep.linux.mount_watch import MountWatch
 from instep.linux.openat import has_directory, open_directory
 from instep.logs import fields
 from instep.model import Report
-from instep.linux.mount_watch import MountWatch
 from instep.paths import RelPath, is_within
 from instep.spec import MirrorSpec
 
@@ -41,26 +42,33 @@ SAID_S = 1.0
 class MountGuard:
     """Keeps a mirror's targets from losing what is on file systems that are missing; lives in its loop."""
 
-    def __init__(
-        self, spec: MirrorSpec, source: int, filters: Filter, state: StateDirectory | None, targets: Sequence[Target]
-    ) -> None:
+    def __init__(self, spec: MirrorSpec, source: int, filters: Filter, state: StateDirectory | None) -> None:
         """``source``: a descriptor of the source's root, which stays the caller's."""
         memory = None if state is None else state.path(f"{places_key(spec)}.mounts")
         self.points = MountPoints(source, lambda point: not filters.excludes(point, True), memory)
-        self._targets = targets
-        self._told: set[RelPath] = set()
-        self._saying: asyncio.TimerHandle | None = None
         if spec.force_delete:
             self.points.forget()
+        self._targets: Sequence[Target] = ()
+        self._told: set[RelPath] = set()
+        self._saying: asyncio.TimerHandle | None = None
+
+    @property
+    def mounted(self) -> Mounted:
+        """What engines go by."""
+        return self.points.mounted
+
+    def keep(self, targets: Sequence[Target]) -> None:
+        """Guard these from now on, which go by ``mounted``."""
+        self._targets = targets
+        for target in targets:
+            target.unsure = self._look_again
         if self.points.missing:
             self._heed()
             self._say()
 
     def look(self, reports: Sequence[Report]) -> None:
         """To be called before these are acted upon; 1 us where nothing was mounted or unmounted."""
-        if self.points.look(renamed=bool(self.points.known) and any(report.is_dir for report in reports)):
-            self._heed()
-            self._saying = asyncio.get_running_loop().call_later(SAID_S, self._say)
+        self._look(renamed=bool(self.points.known) and any(report.is_dir for report in reports))
 
     def confirm(self) -> bool:
         """What is missing is not to come back, so it is to go at the targets; False when nothing is missing."""
@@ -78,6 +86,15 @@ class MountGuard:
         if self._saying is not None:
             self._saying.cancel()
         self.points.close()
+
+    def _look_again(self) -> None:
+        """An engine did not find all as it was to be: whatever the reason is, it is known after this."""
+        self._look(renamed=True)
+
+    def _look(self, *, renamed: bool) -> None:
+        if self.points.look(renamed=renamed):
+            self._heed()
+            self._saying = asyncio.get_running_loop().call_later(SAID_S, self._say)
 
     def _hides(self, path: RelPath) -> bool:
         """Whether a path is in the place of something missing; a target asks before each batch."""
@@ -127,9 +144,12 @@ class MountPoints:
             counts: Whether what is mounted there is brought over.
             memory: A file of ours in the state directory.
         """
+        self.mounted = Mounted(source)
+        """The same for those who look up names."""
         self.known: set[RelPath] = set()
         """What is mounted, and what is missing."""
         self._missing: dict[RelPath, int] = {}  # with the directory in that place
+        self._mounts: set[tuple[int, RelPath]] = set()  # what is mounted
         self._left: set[RelPath] = set()  # where they were before a directory above them was renamed
         self._source = source
         self._device = os.fstat(source).st_dev
@@ -185,6 +205,7 @@ class MountPoints:
 
     def close(self) -> None:
         """Look no more; may be called twice."""
+        self.mounted.close()
         if self._watch is not None:
             self._watch.close()
             self._watch = None
@@ -212,7 +233,8 @@ class MountPoints:
 
     def _update(self) -> None:
         mounts = set() if self._watch is None else self._watch.mounts
-        mounted = {point for _, point in mounts if self._counts(point)}
+        self._mounts = {mount for mount in mounts if self._counts(mount[1])}
+        mounted = {point for _, point in self._mounts}
         for point in mounted & self._missing.keys():
             self._drop(point)
         for point in self.known - mounted - self._missing.keys():
@@ -301,6 +323,8 @@ class MountPoints:
             return set()
 
     def _remember(self) -> None:
+        """To be called after each change to what is known."""
+        self.mounted.mounts = (*self._mounts, *((MISSING, point) for point in self._missing))
         now: set[bytes] = {*self.known, *(b"/" + point for point in self._left)}
         if self._memory is None or now == self._remembered:
             return

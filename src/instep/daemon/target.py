@@ -130,6 +130,8 @@ class Target:
         self.deletions = DeletionGuard(name)
         self.hides: Callable[[RelPath], bool] | None = None
         """Paths that are not to be looked at: what is reported there is passed over."""
+        self.unsure: Callable[[], None] | None = None
+        """Called when an engine did not find what is mounted in the source as it was to be."""
         self._changelog = changelog
         self.cursor = changelog.add_cursor(self._waiting)
         self._spacing = Spacing(spacing_s)
@@ -492,6 +494,8 @@ class Target:
             if postponed.change.path not in unfinished:
                 unfinished.add(postponed.change.path)
                 room.postponed(self._with_waiting(postponed.change), now_s + postponed.wait_s)
+        if outcome.unsure and self.unsure is not None:
+            self.unsure()
         return unfinished
 
     # -- paths that must wait for a flight ------------------------------------------------------------------------

@@ -44,12 +44,12 @@ from instep.linux.inotify import (
     IN_UNMOUNT,
 )
 from instep.linux.libc import lacks
+from instep.linux.mount_watch import MountWatch
 from instep.linux.openat import DIRECTORY
 from instep.logs import fields
 from instep.model import MonitorStatus, Report
 from instep.monitors.inotify_tree import BLIND, Node, below
 from instep.monitors.inotify_watches import Watches
-from instep.linux.mount_watch import MountWatch
 from instep.paths import ROOT, RelPath, Scope
 
 log = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 import pytest
 
+from instep.engines.mounted import Mounted
 from instep.engines.native.engine import NativeEngine
 from instep.engines.native.session import Settings
 from instep.model import Batch, Change, Deletions, Outcome
@@ -46,6 +47,7 @@ class Rig:
         self.settings = Settings(Preserve(), umask=0o022)._replace(**settings)
         self.waits: list[int] = []
         self.wait_s = 0.0
+        self.mounted = Mounted(self.source_fd)
         self.engine = NativeEngine(
             self.src,
             self.dst,
@@ -54,6 +56,7 @@ class Rig:
             max_delete=max_delete,
             big_wait_s=self._big_wait_s,
             workers=workers,
+            mounted=self.mounted,
         )
         self._runner = asyncio.Runner()
 
@@ -64,6 +67,7 @@ class Rig:
     def __exit__(self, *_: object) -> None:
         self.run(self.engine.close())
         self._runner.close()
+        self.mounted.close()
         os.close(self.source_fd)
 
     def run(self, awaitable: Any) -> Any:

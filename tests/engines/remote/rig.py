@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 import pytest
 
 from instep.engines import ssh
+from instep.engines.mounted import Mounted
 from instep.engines.remote.connection import remote_command
 from instep.engines.remote.contents import Contents
 from instep.engines.remote.engine import RemoteEngine
@@ -71,6 +72,7 @@ class Rig:
         self.settings = replace(Settings(Preserve(), umask=0o022), **settings)
         self.waits: list[int] = []
         self.wait_s = 0.0
+        self.mounted = Mounted(self.source_fd)
         self.engine = RemoteEngine(
             target or b"there:" + self.dst,
             source_fd=self.source_fd,
@@ -81,6 +83,7 @@ class Rig:
             contents=contents,
             compress=compress,
             command=command,
+            mounted=self.mounted,
         )
         self._runner = asyncio.Runner()
 
@@ -95,6 +98,7 @@ class Rig:
     def __exit__(self, *_: object) -> None:
         self.run(self.engine.close())
         self._runner.close()
+        self.mounted.close()
         os.close(self.source_fd)
 
     def run(self, awaitable: Awaitable[T]) -> T:

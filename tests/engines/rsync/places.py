@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from instep.engines.mounted import Mount, Mounted
 from instep.engines.rsync import RsyncEngine
 from instep.engines.ssh import COMMAND
 from instep.model import Batch, Change, Deletions, Outcome
@@ -70,6 +71,7 @@ class Place:
         self.target = base / "target"
         self.source.mkdir()
         self._fds: list[int] = []
+        self._mounted: list[Mounted] = []
 
     def engine(
         self,
@@ -87,9 +89,13 @@ class Place:
         ssh: Sequence[bytes] = COMMAND,
         password_file: bytes = b"",
         max_delete: MaxDelete | None = None,
+        mounts: Sequence[Mount] = (),
     ) -> RsyncEngine:
         fd = os.open(self.source, os.O_RDONLY | os.O_DIRECTORY)
         self._fds.append(fd)
+        mounted = Mounted(fd)
+        mounted.mounts = mounts
+        self._mounted.append(mounted)
         return RsyncEngine(
             os.fsencode(self.source),
             os.fsencode(self.target) if target is None else target,
@@ -106,6 +112,7 @@ class Place:
             big=big,
             ssh=ssh,
             password_file=password_file,
+            mounted=mounted,
         )
 
     def sync(
@@ -134,6 +141,8 @@ class Place:
         assert not unequal, unequal
 
     def close(self) -> None:
+        for mounted in self._mounted:
+            mounted.close()
         for fd in self._fds:
             os.close(fd)
 

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from instep.core.deletions import holds, is_limited, limit_for
 from instep.engines.hardlinks import Links
+from instep.engines.mounted import UNSURE_WAIT_S, Mounted
 from instep.engines.native.cache import forget
 from instep.engines.native.content import SMALL_BYTES, Brake, Cancelled
 from instep.engines.native.joining import Joiner
@@ -77,8 +78,9 @@ class NativeEngine:
         big_wait_s: Callable[[int, Change, float], float],
         workers: int = 2,
         last_read: LastRead | None = None,
+        mounted: Mounted | None = None,
     ) -> None:
-        """``last_read``: what the native engines of one mirror share; None for one that is alone."""
+        """``last_read``, ``mounted``: what the native engines of one mirror share; None for one that is alone."""
         self.progress = Progress()
         self._source_path = source
         self._target_path = target
@@ -95,6 +97,7 @@ class NativeEngine:
         preserve = settings.preserve
         wanted = preserve.owner and preserve.mode and preserve.times
         self._last_read = last_read
+        self._mounted = Mounted(source_fd) if mounted is None else mounted
         self._may_express = wanted and settings.inplace_bytes >= SMALL_BYTES
         self._big_wait_s = big_wait_s
         self._max_delete = max_delete
@@ -154,7 +157,14 @@ class NativeEngine:
     def _begin(self) -> None:
         """What works on the open target; its processes start when they are needed."""
         descriptors = (self._source, self._target) + ((self._group,) if self._group >= 0 else ())
-        self._now = Session(self._source, self._target, self._settings, self._group, removes_max=NOW_ENTRIES)
+        self._now = Session(
+            self._source,
+            self._target,
+            self._settings,
+            self._group,
+            removes_max=NOW_ENTRIES,
+            mounted=self._mounted,
+        )
         self._pool = Pool("instep.engines.native.worker", descriptors, settings_as_tuple(self._settings), self._workers)
 
     def hush(self, group: int) -> None:
@@ -255,7 +265,8 @@ class NativeEngine:
                 tally.levels = []
                 left += [change for change in changes if change not in left][:1]
         self._count(tally)
-        self._into(outcome, tally, {change.path: change for change in changes} if tally.failures or tally.racy else {})
+        named = tally.failures or tally.racy or tally.unsure
+        self._into(outcome, tally, {change.path: change for change in changes} if named else {})
         return outcome, left
 
     async def sync(self, batch: Batch) -> Outcome:
@@ -380,7 +391,7 @@ class NativeEngine:
                             holds,
                         )
                         del levels[-share:]
-                    running.add(asyncio.create_task(pool.run(job)))
+                    running.add(asyncio.create_task(pool.run((*job, self._mounted.mounts))))
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     tally = Tally.of(task.result())
@@ -445,7 +456,7 @@ class NativeEngine:
     def _own_session(self, session: Session | None = None) -> Session:
         """One for a thread, which can be stopped in the middle of a file; this one if it is such a one."""
         if session is None or session.brake is None:
-            session = Session(self._source, self._target, self._settings, self._group)
+            session = Session(self._source, self._target, self._settings, self._group, mounted=self._mounted)
             session.brake = self._brake
         return session
 
@@ -512,6 +523,10 @@ class NativeEngine:
         for path in tally.racy:
             change = by_path.get(RelPath(path)) or Change(RelPath(path))
             outcome.postponed.append(Postponed(change, RACY_WAIT_S, racy=True))
+        for path in tally.unsure:
+            change = by_path.get(RelPath(path)) or Change(RelPath(path), Scope.TREE)
+            outcome.postponed.append(Postponed(change, UNSURE_WAIT_S))
+            outcome.unsure = True
 
     def _away(self) -> str | None:
         """Why the target path does not name the directory that is open any more, if so; a new stat each time."""

@@ -43,7 +43,7 @@ class Brought(enum.IntEnum):
     NEW_DIRECTORY = 3
     """A directory that the target did not have; made empty."""
     LEFT = 4
-    """Too large or with several names: noted in the tally for others."""
+    """Too large, with several names, or not sure to be gone: noted in the tally for others."""
     FAILED = 5
 
 
@@ -478,6 +478,9 @@ def _gone(session: Session, target: int, path: bytes, name: str | bytes, tally: 
     is_dir = stat.S_ISDIR(theirs.st_mode)
     if not session.settings.delete_excluded and session.filter.leaves_out(path, is_dir=is_dir):
         return _GONE
+    if session.mounted.mounts and not session.mounted.vouches(path):
+        tally.unsure.append(path)
+        return _LEFT
     if is_dir and _is_too_much(session, path, tally):
         return _LEFT
     remove(session, target, path, name, tally, is_dir=is_dir)

@@ -51,7 +51,9 @@ async def judge(pool: Pool, total: Tally, limit: MaxDelete, *, content: bool) ->
     for at in range(0, len(found.below), COUNT_PATHS):
         if count > enough:
             break
-        count += Tally.of(await pool.run((COUNT, found.below[at : at + COUNT_PATHS], enough - count, False))).present
+        count += Tally.of(
+            await pool.run((COUNT, found.below[at : at + COUNT_PATHS], enough - count, False, ()))
+        ).present
     if count > most:
         return [], Held(count, kept + count, found.sample, counted=count <= enough, source_is_empty=not total.compared)
     levels = [(path, content, False) for path in found.places]

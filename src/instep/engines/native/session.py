@@ -8,6 +8,7 @@ import os
 from typing import NamedTuple
 
 from instep.core.filters import Filter
+from instep.engines.mounted import Mounted
 from instep.engines.native.attributes import Attributes
 from instep.engines.native.content import Brake
 from instep.linux.openat import open_directory
@@ -43,7 +44,14 @@ class Session:
     """Two root descriptors, and how to work between them. The descriptors belong to the caller."""
 
     def __init__(
-        self, source: int, target: int, settings: Settings, group: int = -1, *, removes_max: float = math.inf
+        self,
+        source: int,
+        target: int,
+        settings: Settings,
+        group: int = -1,
+        *,
+        removes_max: float = math.inf,
+        mounted: Mounted | None = None,
     ) -> None:
         """Begin.
 
@@ -53,12 +61,14 @@ class Session:
             settings: What was asked for.
             group: The fanotify group that listens on the target's file system too; -1 where there is none.
             removes_max: Directories with more below them than this are left to others to remove.
+            mounted: What is mounted in the source; None: nothing that counts.
         """
         self.source = source
         self.target = target
         self.settings = settings
         self.group = group
         self.removes_max = removes_max
+        self.mounted = Mounted(source) if mounted is None else mounted
         self.filter = Filter(settings.rules)
         self.filters_nothing = self.filter.is_trivial
         self.attributes = Attributes(settings.preserve, umask=settings.umask)

@@ -33,6 +33,7 @@ class Tally:
         "planned",
         "present",
         "racy",
+        "unsure",
     )
 
     def __init__(
@@ -54,6 +55,7 @@ class Tally:
         holds: bool = False,  # noqa: FBT001, FBT002  # by its name, or by all in order
         extra: list[Extra] | None = None,
         learned: list[Learned] | None = None,
+        unsure: list[bytes] | None = None,
     ) -> None:
         """In the order of ``as_tuple``."""
         self.files = files
@@ -83,6 +85,8 @@ class Tally:
         self.extra = extra or []
         self.learned = learned or []
         """Directories of the source that the target has just been given whole, as they were then."""
+        self.unsure = unsure or []
+        """Nothing was deleted there: what the source lacks may be on a file system that has just been unmounted."""
 
     def add(self, other: Tally) -> None:
         """Fold in another one."""
@@ -102,13 +106,14 @@ class Tally:
         self.present += other.present
         self.extra += other.extra
         self.learned += other.learned
+        self.unsure += other.unsure
 
     def as_tuple(self) -> tuple[Any, ...]:
         """Plain values for marshal."""
         return (
             self.files, self.bytes_copied, self.entries, self.compared, self.deleted, self.directories, self.failures,
             self.full, self.large, self.linked, self.racy, self.levels, self.planned, self.present, self.holds,
-            self.extra, self.learned,
+            self.extra, self.learned, self.unsure,
         )  # fmt: skip
 
     @classmethod

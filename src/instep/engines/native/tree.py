@@ -295,7 +295,10 @@ def _bring(
 def _remove_extra(
     session: Session, target: int, path: bytes, present: dict[str, os.DirEntry[str]], tally: Tally
 ) -> None:
-    settings = session.settings
+    settings, mounted = session.settings, session.mounted
+    if mounted.mounts and not tally.holds and not mounted.carries(path):
+        tally.unsure.append(path)
+        return
     others = 0
     examples: list[bytes] = []
     directories: list[bytes] = []
@@ -318,6 +321,10 @@ def _remove_extra(
                     if len(examples) < EXAMPLES:
                         examples.append(encoded)
                 continue
-        remove(session, target, join(path, encoded), name, tally, is_dir=is_dir)
+        whole = join(path, encoded)
+        if mounted.mounts and not mounted.vouches(whole):
+            tally.unsure.append(whole)
+            continue
+        remove(session, target, whole, name, tally, is_dir=is_dir)
     if others or directories:
         tally.extra.append((path, others, examples, directories))

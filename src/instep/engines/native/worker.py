@@ -18,13 +18,14 @@ from instep.rules import Preserve, Rule
 from instep.serving import Values, serve
 
 WALK = 0
-"""(WALK, [(path, content, fresh), …], entries_max, holds)"""
+"""(WALK, [(path, content, fresh), …], entries_max, holds, mounts)"""
 BRING = 1
-"""(BRING, [(path, scope, content), …], entries_max, holds)"""
+"""(BRING, [(path, scope, content), …], entries_max, holds, mounts)"""
 PRUNE = 2
-"""(PRUNE, [(path, content, fresh), …], 0, False): only these directories, and what the target did not have in them."""
+"""(PRUNE, [(path, content, fresh), …], 0, False, mounts): these directories alone, and what the target did not have in
+them."""
 COUNT = 3
-"""(COUNT, [path, …], most, False): the names below these directories of the target, as ``present``."""
+"""(COUNT, [path, …], most, False, ()): the names below these directories of the target, as ``present``."""
 
 
 def settings_as_tuple(settings: Settings) -> Values:
@@ -41,7 +42,7 @@ def settings_of(values: Values) -> Settings:
 
 def work(session: Session, job: Values) -> Tally:
     """Do one job."""
-    kind, items, most, holds = job
+    kind, items, most, holds, session.mounted.mounts = job
     if kind == COUNT:
         return Tally(present=count_below(session, items, most))
     if kind != BRING:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from instep.core.deletions import is_limited, limit_for
 from instep.engines import ssh
 from instep.engines.hardlinks import AGAIN_S, Inode, Links, lstat_named, was_touched
+from instep.engines.mounted import Mounted
 from instep.engines.remote import agent
 from instep.engines.remote.connection import Connection, Far, NoPython, Wanted, over_ssh
 from instep.engines.remote.contents import Contents
@@ -75,6 +76,7 @@ class RemoteEngine:
         contents: Contents | None = None,
         compress: Compress = Compress.AUTO,
         command: Callable[[ssh.Place], Sequence[bytes]] | None = None,
+        mounted: Mounted | None = None,
     ) -> None:
         """Not yet open.
 
@@ -88,6 +90,7 @@ class RemoteEngine:
             compress: Whether frames are packed.
             contents: Shared with the other engines of this mirror; None: nothing to share.
             command: What starts the agent, if not ssh.
+            mounted: What is mounted in the source, shared as well; None: nothing that counts.
         """
         place = ssh.place(target)
         if place is None:
@@ -108,6 +111,7 @@ class RemoteEngine:
         self._big_wait_s = big_wait_s
         self._ssh_words = tuple(ssh_words)
         self._contents = contents
+        self._mounted = mounted
         self._compress = compress
         self._command = command or self._over_ssh
         self._pace = Pace(settings.bandwidth_bytes_per_s)
@@ -160,7 +164,7 @@ class RemoteEngine:
         if not first and not known:
             self._links = Links(self._source)
         self._identity = far.identity
-        session = Session(self._source, settings, far)
+        session = Session(self._source, settings, far, self._mounted)
         if settings.preserve.owner and settings.preserve.owner_names:
             try:
                 session.numbers = await learn(connection)

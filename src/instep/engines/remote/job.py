@@ -19,6 +19,7 @@ from concurrent.futures import Executor
 from instep.core.deletions import holds
 from instep.core.filters import Filter
 from instep.core.reconcile import DIRECTORY_STAYS
+from instep.engines.mounted import UNSURE_WAIT_S
 from instep.engines.remote import agent
 from instep.engines.remote.connection import Connection, Reply
 from instep.engines.remote.contents import Contents
@@ -181,6 +182,11 @@ class Job:
         found.large.clear()
         self.linked += found.linked
         found.linked.clear()
+        for path in found.unsure:
+            change = self.by_path.get(RelPath(path)) or Change(RelPath(path), Scope.TREE)
+            self.outcome.postponed.append(Postponed(change, UNSURE_WAIT_S))
+            self.outcome.unsure = True
+        found.unsure.clear()
 
     # -- moves ----------------------------------------------------------------------------------------------------
 

@@ -54,6 +54,8 @@ class Found:
         """Names that both sides have."""
         self.directories = 0
         self.planned: list[str] = []
+        self.unsure: list[bytes] = []
+        """Nothing was deleted there: what the source lacks may be on a file system that has just been unmounted."""
 
 
 def is_plain(info: os.stat_result) -> bool:
@@ -142,6 +144,10 @@ class Names:
     def _gone(self, item: Item, parent: bytes, name: bytes) -> None:
         settings = self.session.settings
         if settings.delete or (item.task is Task.UNFILLED and not settings.dry_run):
+            mounted = self.session.mounted
+            if mounted.mounts and not mounted.vouches(item.path):
+                self.found.unsure.append(item.path)
+                return
             # Where nothing may be deleted, the agent only forgets what waits out of sight.
             self.delete(item, parent, name)
         self.found.touched[parent] = None  # Even if it stays at the target: the source has another time since it went.

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 
 from instep.core.filters import Filter
+from instep.engines.mounted import Mounted
 from instep.engines.remote import agent
 from instep.engines.remote.connection import Far
 from instep.engines.remote.left import AsLeft
@@ -59,8 +60,10 @@ class Settings:
 class Session:
     """The source's root, what was asked for, and whom it is for."""
 
-    def __init__(self, source: int, settings: Settings, far: Far) -> None:
+    def __init__(self, source: int, settings: Settings, far: Far, mounted: Mounted | None = None) -> None:
+        """``mounted``: what is mounted in the source; None: nothing that counts."""
         self.source = source
+        self.mounted = Mounted(source) if mounted is None else mounted
         self.settings = settings
         self.far = far
         self.left = AsLeft()

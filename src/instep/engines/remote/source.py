@@ -346,7 +346,12 @@ class Producer:
         try:
             ours = self._survey(fd, path).entries()
             # What is too much goes first: on a full target it may make room for what comes.
-            for name in theirs.keys() - ours.keys():
+            gone = theirs.keys() - ours.keys()
+            mounted = session.mounted
+            if gone and mounted.mounts and not self.holds and not mounted.carries(path):
+                self.names.found.unsure.append(path)
+                gone = set()
+            for name in gone:
                 is_dir = stat.S_ISDIR(theirs[name].st_mode)
                 if session.settings.delete and (
                     session.settings.delete_excluded or not session.excludes(path, name, is_dir=is_dir)
@@ -354,7 +359,11 @@ class Producer:
                     if self.holds:
                         self.extra.append((join(path, name), is_dir))
                         continue
-                    self.names.delete(Item(Task.NAME, join(path, name)), path, name)
+                    whole = join(path, name)
+                    if mounted.mounts and not mounted.vouches(whole):
+                        self.names.found.unsure.append(whole)
+                        continue
+                    self.names.delete(Item(Task.NAME, whole), path, name)
                     yield
             self.names.found.kept += len(theirs.keys() & ours.keys())
             for name, entry in ours.items():

@@ -12,6 +12,7 @@ from dataclasses import replace
 from instep.core.deletions import holds, is_limited
 from instep.core.filters import Filter
 from instep.engines.hardlinks import Inode, Links
+from instep.engines.mounted import UNSURE_WAIT_S, Mounted
 from instep.engines.rsync import plain
 from instep.engines.rsync.command import Reach, Settings, Style, address, own_shell, shell
 from instep.engines.rsync.gate import Gate
@@ -27,7 +28,7 @@ from instep.engines.rsync.verdict import Verdict, blame, left_out, one_by_one, v
 from instep.engines.ssh import COMMAND
 from instep.errors import TargetAway, TargetError, ToolMissing
 from instep.logs import fields
-from instep.model import Batch, Change, Deletions, Failure, Landmarks, Outcome, Progress
+from instep.model import Batch, Change, Deletions, Failure, Landmarks, Outcome, Postponed, Progress
 from instep.paths import RelPath, Scope
 from instep.rules import Preserve, Rule
 from instep.spec import MaxDelete
@@ -72,11 +73,17 @@ class RsyncEngine:
         max_delete: MaxDelete,
         big: Big | None,
         locks: Callable[[], Sequence[int]] | None = None,
+        mounted: Mounted | None = None,
     ) -> None:
-        """``locks``: descriptors that an rsync keeps until it has ended, even if that is after our end."""
+        """Not yet open.
+
+        ``locks``: descriptors that an rsync keeps until it has ended, even if that is after our end; ``mounted``: what
+        is mounted in the source, None: nothing that counts.
+        """
         self.parallel = PARALLEL
         self.progress = Progress()
         self._source_fd = source_fd
+        self._mounted = Mounted(source_fd) if mounted is None else mounted
         self._big = big
         self._max_delete = max_delete
         self._address = address(target)
@@ -161,6 +168,23 @@ class RsyncEngine:
 
     async def sync(self, batch: Batch) -> Outcome:
         """Look at the source, then run as few rsyncs as the batch allows."""
+        if self._mounted.mounts and self._settings.delete:
+            return await self._sync_with_mounts(batch)
+        return await self._sync(batch)
+
+    async def _sync_with_mounts(self, batch: Batch) -> Outcome:
+        """Keep what is mounted in the source from being unmounted meanwhile: rsync would delete what it had held."""
+        async with self._mounted.held(change.path for change in batch.changes) as lost:
+            if not lost:
+                return await self._sync(batch)
+            sure = tuple(change for change in batch.changes if change.path not in lost)
+            outcome = await self._sync(replace(batch, changes=sure)) if sure else Outcome()
+        unsure = (change for change in batch.changes if change.path in lost)
+        outcome.postponed += [Postponed(change, UNSURE_WAIT_S) for change in unsure]
+        outcome.unsure = True
+        return outcome
+
+    async def _sync(self, batch: Batch) -> Outcome:
         if (trouble := self._roots.trouble()) is not None:
             return Outcome(away=trouble)
         if self._master is not None and not self._master.alive:
