@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -207,6 +208,33 @@ def test_missing_at_the_next_start(start: Start, source: Path, target: Path, dis
     daemon.wait_event("file-system-missing-no-more")
     daemon.wait_equal(source, target)
     assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_repair_waits_for_it_too(source: Path, target: Path, disk: Disk, tmp_path: Path, engine: str) -> None:
+    words = ["--log-format=json", f"--state-dir={tmp_path / 'state'}", f"--engine={engine}", source, target]
+
+    def instep(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "instep", *command, *words], capture_output=True, text=True, check=False, timeout=60
+        )
+
+    assert instep("mirror", "--once").returncode == 0
+    disk.unmount()
+    (source / "beside0").write_text("changed")
+    said = instep("verify", "--repair")
+    assert said.returncode == 1, said
+    assert '"file-system-missing"' in said.stderr
+    assert '"deletions-held"' in said.stderr
+    assert "--force-delete" in said.stderr
+    assert "RTMIN" not in said.stderr  # Nobody would be there to be told.
+    assert held(target) == 5
+    assert (target / "beside0").read_text() == "changed"
+    disk.mount()
+    assert instep("verify", "--repair").returncode == 0
+    disk.unmount()
+    assert instep("verify", "--repair", "--force-delete").returncode == 0
+    assert held(target) == 0
 
 
 @pytest.mark.parametrize("forced", [True, False])

@@ -13,15 +13,24 @@ from instep.paths import Scope
 log = logging.getLogger(__name__)
 
 
+def how_to_confirm(*, stays: bool) -> str:
+    """What the operator has to do. ``stays``: this process will be there to be told."""
+    if stays:
+        return f"kill -s RTMIN+1 {os.getpid()}, or start once with --force-delete"
+    return "give it --force-delete once"
+
+
 class DeletionGuard:
     """Lives in the loop. An engine holds deletions (``Outcome.held``); here they are remembered, said and confirmed."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, stays: bool = True) -> None:
+        """``stays``: this process goes on when all is done, so it can be told."""
         self.held: Held | None = None
         """What waits to be confirmed."""
         self.mode = Deletions.LIMITED
         """What the next batch may delete."""
         self._target = target
+        self._stays = stays
         self._usual = Deletions.LIMITED  # the mode while nothing is held, nothing allowed
 
     def allow(self) -> None:
@@ -75,8 +84,8 @@ class DeletionGuard:
                     names=list(held.sample),
                     reason=self._why(held) + reason,
                     now="none of them is deleted; all else is brought over",
-                    fix="is the source what it should be, and mounted? If so: kill -s RTMIN+1"
-                    f" {os.getpid()}, or start once with --force-delete; the limit is --max-delete",
+                    fix="is the source what it should be, and mounted? If so: "
+                    f"{how_to_confirm(stays=self._stays)}; the limit is --max-delete",
                 ),
             )
         self.held = held

@@ -130,8 +130,7 @@ class Mirror:
                     self._source, self._filter, note=self._note, settled=self._settled, clock=self._clock
                 )
                 self._admission = Admission(self._source, self._filter, self._aliases)
-            if spec.delete and not spec.max_delete.is_off and not spec.one_file_system:
-                self._mounts = MountGuard(spec, self._source, self._filter, self._state)
+            self._mounts = MountGuard.of(spec, self._source, self._filter, self._state)
             built = Built(
                 spec,
                 self._source,

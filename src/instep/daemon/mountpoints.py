@@ -17,8 +17,10 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from typing import Self
 
 from instep.core.filters import Filter
+from instep.daemon.deletions import how_to_confirm
 from instep.daemon.state import StateDirectory, places_key
 from instep.daemon.target import Target
 from instep.engines.mounted import MISSING, Mounted
@@ -48,9 +50,17 @@ class MountGuard:
         self.points = MountPoints(source, lambda point: not filters.excludes(point, True), memory)
         if spec.force_delete:
             self.points.forget()
+        self._stays = not spec.once
         self._targets: Sequence[Target] = ()
         self._told: set[RelPath] = set()
         self._saying: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def of(cls, spec: MirrorSpec, source: int, filters: Filter, state: StateDirectory | None) -> Self | None:
+        """One for a mirror that needs it; the arguments are those of the class."""
+        if not spec.delete or spec.max_delete.is_off or spec.one_file_system:
+            return None
+        return cls(spec, source, filters, state)
 
     @property
     def mounted(self) -> Mounted:
@@ -125,8 +135,7 @@ class MountGuard:
                 extra=fields(
                     path=path,
                     now="nothing is changed there at any target, and no comparison with one deletes anything",
-                    fix=f"mount it again; if it is not to come back: kill -s RTMIN+1 {os.getpid()},"
-                    " or start once with --force-delete",
+                    fix=f"mount it again; if it is not to come back: {how_to_confirm(stays=self._stays)}",
                 ),
             )
         for path in sorted(told - self._told):

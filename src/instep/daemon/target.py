@@ -113,8 +113,21 @@ class Target:
         look: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         claim: Callable[[], None] | None = None,
+        stays: bool = True,
     ) -> None:
-        """``settled``: called after each step. ``look``: has the change log filled with what there is to report."""
+        """Not yet open.
+
+        Args:
+            name: As the operator gave it.
+            engine: Brings paths to it.
+            changelog: Of the mirror; gets a cursor for this target.
+            spacing_s: From the end of one batch to the start of the next.
+            settled: Called after each step.
+            look: Has the change log filled with what there is to report.
+            clock: Monotonic seconds.
+            claim: Keeps other daemons away from it, or raises OperatorError.
+            stays: The process goes on when all is done, so an operator can tell it something.
+        """
         self.name = name
         self.engine = engine
         self.totals = Totals()
@@ -127,7 +140,7 @@ class Target:
         self.index: Index | None = None
         self.flushing = False
         self.paused = False
-        self.deletions = DeletionGuard(name)
+        self.deletions = DeletionGuard(name, stays=stays)
         self.hides: Callable[[RelPath], bool] | None = None
         """Paths that are not to be looked at: what is reported there is passed over."""
         self.unsure: Callable[[], None] | None = None

@@ -43,6 +43,7 @@ def build_targets(built: Built) -> list[Target]:
             settled=built.settled,
             look=built.look,
             clock=built.clock,
+            stays=not built.spec.once,
             claim=None if built.locks is None else functools.partial(built.locks.take, target),
         )
         for target in built.spec.targets

@@ -8,11 +8,14 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from instep.core.changelog import ChangeLog
+from instep.core.filters import Filter
 from instep.daemon.build import build_verifier
 from instep.daemon.locks import TargetLocks
+from instep.daemon.mountpoints import MountGuard
 from instep.daemon.run import run_units
 from instep.daemon.state import kept_apart, open_state
 from instep.daemon.target import State, Target
@@ -60,12 +63,17 @@ class Verification:
         self._umask = umask
         self._settled = asyncio.Event()
         self._work: asyncio.Task[bool] | None = None
+        self._mounts: MountGuard | None = None
 
     async def run(self) -> int:
         """0 when all targets equal the source in the end, else 1."""
-        mirror = kept_apart(self._spec.mirror)
+        mirror = replace(kept_apart(self._spec.mirror), once=True)
         source = _open_source(mirror.source)
-        locks = TargetLocks(mirror, open_state(mirror)) if self._spec.repair else None
+        locks: TargetLocks | None = None
+        if self._spec.repair:
+            state = open_state(mirror)
+            locks = TargetLocks(mirror, state)
+            self._mounts = MountGuard.of(mirror, source, Filter(mirror.rules), state)
         built = Built(
             mirror,
             source,
@@ -74,6 +82,7 @@ class Verification:
             clock=time.monotonic,
             umask=self._umask,
             locks=locks,
+            mounted=None if self._mounts is None else self._mounts.mounted,
         )
         self._work = asyncio.create_task(self._all(built))
         try:
@@ -83,6 +92,8 @@ class Verification:
         finally:
             self._work.cancel()
             await asyncio.gather(self._work, return_exceptions=True)
+            if self._mounts is not None:
+                self._mounts.close()
             if locks is not None:
                 locks.close()
             os.close(source)
@@ -114,7 +125,11 @@ class Verification:
 
     async def _all(self, built: Built) -> bool:
         equal = True
-        targets = build_targets(built) if self._spec.repair else [None] * len(built.spec.targets)
+        targets: Sequence[Target | None] = [None] * len(built.spec.targets)
+        if self._spec.repair:
+            targets = repaired = build_targets(built)
+            if self._mounts is not None:
+                self._mounts.keep(repaired)
         for spec, target in zip(built.spec.targets, targets, strict=True):
             name = os.fsdecode(spec.address)
             try:
@@ -162,6 +177,8 @@ class Verification:
         """Let what is pending be done, and look again; how many of these names are equal now."""
         if not some:
             return 0
+        if self._mounts is not None:
+            self._mounts.look(())
         while True:
             self._settled.clear()
             target.kick()
