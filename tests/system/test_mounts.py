@@ -212,7 +212,7 @@ def test_missing_at_the_next_start(start: Start, source: Path, target: Path, dis
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_repair_waits_for_it_too(source: Path, target: Path, disk: Disk, tmp_path: Path, engine: str) -> None:
-    words = ["--log-format=json", f"--state-dir={tmp_path / 'state'}", f"--engine={engine}", source, target]
+    words = ["--log-format=json", f"--state-dir={tmp_path / 'state'}", f"--engine={engine}", str(source), str(target)]
 
     def instep(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
