@@ -14,6 +14,7 @@ from instep.core.changelog import ChangeLog, without_covered
 from instep.core.retry import WaitingRoom, backoff_s
 from instep.core.timing import Spacing
 from instep.daemon.deletions import DeletionGuard
+from instep.daemon.flights import Flight, Flights
 from instep.errors import TargetAway, TargetError
 from instep.logs import fields
 from instep.model import Batch, Change, Deletions, Outcome
@@ -66,37 +67,6 @@ class Totals:
 
 
 _READY = State.READY
-
-
-class _Flight:
-    """A batch on its way; the sets are there once an engine works on it in the background."""
-
-    __slots__ = ("changes", "deletions", "from_log", "kept", "task", "ticket", "touched", "trees")
-
-    def __init__(self, ticket: int, batch: Batch, kept: list[Change], *, from_log: bool) -> None:
-        self.ticket = ticket
-        self.changes = batch.changes
-        self.deletions = batch.deletions
-        self.kept = kept  # those that stand in no slot of the log: they had been kept aside
-        self.from_log = from_log
-        self.task: asyncio.Task[None] | None = None
-
-    def reach(self, batch: Batch) -> None:
-        """Work out which paths nothing else may touch meanwhile."""
-        paths = {change.path for change in batch.changes}
-        self.trees: set[bytes] = {change.path for change in batch.changes if change.scope is not _ENTRY}
-        paths.update(batch.moves.values())
-        self.trees.update(batch.moves.values())
-        above: set[bytes] = set()
-        for path in paths:
-            parent: bytes = path
-            while parent:
-                parent = parent.rpartition(b"/")[0]
-                if parent in above:
-                    break
-                above.add(parent)
-        # Above: an entry of its own (attributes of a directory) would do no harm, but a removal would.
-        self.touched = above | paths
 
 
 class Target:
@@ -152,9 +122,7 @@ class Target:
         self._look = look
         self._clock = clock
         self._claim = claim
-        self._flights: set[_Flight] = set()
-        self._touched: set[bytes] = set()  # by any of them; asked once for each path, and each has thousands
-        self._trees: set[bytes] = set()
+        self._flights = Flights()
         self._parked: set[RelPath] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = NEVER_S
@@ -290,7 +258,7 @@ class Target:
 
     def is_pending(self, path: RelPath) -> bool:
         """Whether anything that would bring this name in step is still to be done, or being done."""
-        if self._flights and self._overlaps(Change(path)):
+        if self._flights and self._flights.overlap(Change(path)):
             return True
         at, depth = path, 0
         while True:
@@ -317,7 +285,7 @@ class Target:
         try:
             # What is done at once may find the target away or full: then nothing else is started.
             while self.state is _READY and len(self._flights) < self.engine.parallel:
-                if ROOT in self._trees:
+                if ROOT in self._flights.trees:
                     break  # The whole tree is being compared: everything else waits in the log, where it is bounded.
                 now_s = self._clock()
                 log_s, room_s = self._due(now_s)
@@ -369,18 +337,18 @@ class Target:
                     if older is not None:
                         change = self._merged(change, older)  # noqa: PLW2901
                         kept.append(change)
-                if self._flights and self._overlaps(change):
+                if self._flights and self._flights.overlap(change):
                     self._park(change)
                     continue
                 changes.append(change)
                 if change.moved_from is not None and change.clean_for & cursor.bit:
-                    if self._flights and self._overlaps(Change(change.moved_from, Scope.TREE)):
+                    if self._flights and self._flights.overlap(Change(change.moved_from, Scope.TREE)):
                         continue
                     moves[change.path] = change.moved_from
             self._spacing.started(reported, now_s)
         if self._waiting:
             for change in room.take_due(now_s, BATCH_PATHS_MAX):
-                if self._flights and self._overlaps(change):
+                if self._flights and self._flights.overlap(change):
                     self._park(change)
                 else:
                     changes.append(change)
@@ -396,7 +364,7 @@ class Target:
         if len(changes) > 1:
             changes = without_covered(changes, moves)
         batch = Batch(tuple(changes), now_s, self.flushing, moves, self.deletions.mode)
-        flight = _Flight(ticket, batch, kept, from_log=from_log)
+        flight = Flight(ticket, batch, kept, from_log=from_log)
         self.totals.batches += 1
         if self.index is not None:
             self.index.touch(batch)
@@ -410,16 +378,14 @@ class Target:
         self._fly(flight, outcome, batch)
         return True
 
-    def _fly(self, flight: _Flight, outcome: Outcome, batch: Batch) -> None:
+    def _fly(self, flight: Flight, outcome: Outcome, batch: Batch) -> None:
         """Let the engine work on without holding up the loop; nothing that touches these paths starts meanwhile."""
         flight.reach(batch)
         self._flights.add(flight)
-        self._touched |= flight.touched
-        self._trees |= flight.trees
         self.cursor.working.update(change.path for change in flight.kept)
         flight.task = asyncio.get_running_loop().create_task(self._work(flight, outcome, batch))
 
-    async def _work(self, flight: _Flight, outcome: Outcome, batch: Batch) -> None:
+    async def _work(self, flight: Flight, outcome: Outcome, batch: Batch) -> None:
         try:
             outcome.add(await self.engine.sync(batch))
         except asyncio.CancelledError:
@@ -430,9 +396,7 @@ class Target:
             # A defect must not end the mirror: the paths stay pending, and the log says where to look.
             log.exception("engine-crashed", extra=fields(target=self.name, now="its paths are tried again"))
             outcome.away = "the engine failed unexpectedly"
-        self._flights.discard(flight)
-        self._touched = set().union(*(other.touched for other in self._flights))
-        self._trees = set().union(*(other.trees for other in self._flights))
+        self._flights.remove(flight)
         self.cursor.working.difference_update(change.path for change in flight.kept)
         self._land(flight, outcome)
         if self._look is not None:
@@ -440,7 +404,7 @@ class Target:
         self.kick()
         self._settled()
 
-    def _land(self, flight: _Flight, outcome: Outcome) -> None:
+    def _land(self, flight: Flight, outcome: Outcome) -> None:
         now_s = self._clock()
         self._spacing.ended(now_s)
         room = self.room
@@ -513,18 +477,6 @@ class Target:
 
     # -- paths that must wait for a flight ------------------------------------------------------------------------
 
-    def _overlaps(self, change: Change) -> bool:
-        """Whether a batch under way works on this path, on something covering it, or on something below it."""
-        parent: bytes = change.path
-        if parent in self._touched:
-            return True
-        trees = self._trees
-        while trees and parent:
-            parent = parent.rpartition(b"/")[0]
-            if parent in trees:
-                return True
-        return False
-
     def _park(self, change: Change) -> None:
         self._parked.add(change.path)
         self.room.postponed(change, NEVER_S)
@@ -581,10 +533,7 @@ class Target:
             self.tries += 1
             self._settled()
             await asyncio.sleep(min(AWAY_RETRY_MAX_S, backoff_s(self.tries, self.name.encode())))
-            if self._flights:
-                await asyncio.gather(
-                    *(flight.task for flight in self._flights if flight.task is not None), return_exceptions=True
-                )
+            await self._flights.landed()
             try:
                 known = await self.engine.open() and known
                 if self._claim is not None:
