@@ -8,14 +8,12 @@ import functools
 import gc
 import logging
 import math
-import os
 import time
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from instep.core.changelog import ChangeLog
 from instep.core.filters import Filter
-from instep.core.retry import backoff_s
 from instep.daemon.admission import Admission
 from instep.daemon.aliases import Aliases
 from instep.daemon.build import build_monitor, build_verifier
@@ -24,11 +22,12 @@ from instep.daemon.locks import TargetLocks
 from instep.daemon.mountpoints import MountGuard
 from instep.daemon.progress import Observer, draw
 from instep.daemon.rescan import Rescan
+from instep.daemon.source import Source
 from instep.daemon.state import StateDirectory
+from instep.daemon.status import report_mirror, report_target, say_in_step
 from instep.daemon.target import State, Target
 from instep.daemon.targets import Built, build_targets
 from instep.daemon.verify import keep_verifying
-from instep.errors import SourceError
 from instep.logs import fields
 from instep.model import Report
 from instep.paths import ROOT, RelPath, Scope
@@ -42,10 +41,8 @@ FLOOD_WAKES = 16
 FLOOD_S = 0.01
 """So many wake-ups in so short a time are a flood of events. Guessed."""
 FLOOD_PAUSE_S = 0.004
-FAILING_SHOWN_MAX = 20
 INDEX_CLOSE_S = 2.5
 """For the last entries of the indexes when the daemon is stopped; what is not written is compared at the next start."""
-SOURCE_RETRY_MAX_S = 10.0
 
 
 class End(enum.Enum):
@@ -94,8 +91,7 @@ class Mirror:
         self._why_monitor = ""
         self._reads = -1
         self._armed = False
-        self._source = -1
-        self._identity = (0, 0)
+        self._source: Source | None = None
         self.left_over: dict[str, int] = {}
         """After the end: the targets that are not in step, with the number of paths."""
         self._ended: asyncio.Future[End] | None = None
@@ -122,18 +118,15 @@ class Mirror:
         self._ended = loop.create_future()
         spec = self.spec
         try:
-            self._source = _open_source(spec.source)
-            info = os.fstat(self._source)
-            self._identity = (info.st_dev, info.st_ino)
+            self._source = Source(spec.source)
+            source = self._source.fd
             if not self._filter.is_trivial:
-                self._aliases = Aliases(
-                    self._source, self._filter, note=self._note, settled=self._settled, clock=self._clock
-                )
-                self._admission = Admission(self._source, self._filter, self._aliases)
-            self._mounts = MountGuard.of(spec, self._source, self._filter, self._state)
+                self._aliases = Aliases(source, self._filter, note=self._note, settled=self._settled, clock=self._clock)
+                self._admission = Admission(source, self._filter, self._aliases)
+            self._mounts = MountGuard.of(spec, source, self._filter, self._state)
             built = Built(
                 spec,
-                self._source,
+                source,
                 changelog=self.changelog,
                 settled=self._check,
                 look=self._look,
@@ -150,7 +143,7 @@ class Mirror:
                 self._mounts.keep(self.targets)
             self._monitor, self._why_monitor = build_monitor(spec, self._filter)
             await self._open_targets()
-            await self._use_indexes()
+            await self._use_indexes(source)
             whole = self._compare_whole
             if spec.once and not whole:
                 self._monitor.close()
@@ -168,7 +161,7 @@ class Mirror:
                 self._observer.initial_sync_started([(target.name, target.engine.progress) for target in whole])
             ticking = None
             if self._observer is not None:
-                ticking = loop.create_task(draw(self._observer, self._source, lambda: self.following))
+                ticking = loop.create_task(draw(self._observer, source, lambda: self.following))
             self._reads = self._monitor.fileno()
             loop.add_reader(self._reads, self._readable)
             for report in self._carried:
@@ -208,10 +201,10 @@ class Mirror:
             self._ended.set_exception(error)
             self._ended.exception()  # It may have been raised already, where this target was waited for.
 
-    async def _use_indexes(self) -> None:
+    async def _use_indexes(self, source: int) -> None:
         """See of which targets it is known what they hold; the others are compared as a whole."""
         spec = self.spec
-        self._indexes = Indexes(spec, self._source, self.targets, self._state, self._drain, polls=self._polls)
+        self._indexes = Indexes(spec, source, self.targets, self._state, self._drain, polls=self._polls)
         self._rescan = Rescan(
             self._indexes,
             self.targets,
@@ -268,50 +261,11 @@ class Mirror:
         """The status report, as one log event per target and one for the monitor."""
         if self._monitor is None:
             return  # It is ending; what takes its place can tell more.
-        status = self._monitor.status()
-        log.info(
-            "status",
-            extra=fields(
-                source=self.spec.source,
-                monitor=self._monitor.name,
-                watches=status.watches,
-                events=status.events,
-                overflows=status.overflows,
-                missing=sorted(self._missing),
-                trouble=list(status.trouble[:FAILING_SHOWN_MAX]),
-                following=self.following,
-            ),
-        )
+        status, name = self._monitor.status(), self._monitor.name
+        report_mirror(self.spec.source, name, status, missing=self._missing, following=self.following)
         now_s = self._clock()
         for target in self.targets:
-            failing = list(target.room.failing())
-            log.info(
-                "status-target",
-                extra=fields(
-                    target=target.name,
-                    state=target.state.value,
-                    reason=target.reason,
-                    pending=target.pending(),
-                    failing=len(failing),
-                    held=target.deletions.held.count if target.deletions.held is not None else 0,
-                    synced=target.totals.entries,
-                    deleted=target.totals.deleted,
-                    files=target.totals.files,
-                    bytes=target.totals.bytes_copied,
-                    batches=target.totals.batches,
-                ),
-            )
-            for waiter in failing[:FAILING_SHOWN_MAX]:
-                log.info(
-                    "status-failing",
-                    extra=fields(
-                        target=target.name,
-                        path=waiter.change.path,
-                        reason=waiter.reason,
-                        attempts=waiter.attempts,
-                        next_try_s=round(max(0.0, waiter.due_s - now_s), 1),
-                    ),
-                )
+            report_target(target, now_s)
 
     def _start_verifying(self, built: Built, rounds: Rounds) -> None:
         loop = asyncio.get_running_loop()
@@ -350,9 +304,9 @@ class Mirror:
             self._monitor = None  # While the targets close one may still be asked to stop, or how things are.
         self.left_over = {target.name: target.pending() for target in self.targets if target.pending()}
         await asyncio.gather(*(target.close() for target in self.targets))
-        if self._source >= 0:
-            os.close(self._source)
-            self._source = -1
+        if self._source is not None:
+            self._source.close()
+            self._source = None
         if self._observer is not None:
             self._observer.closed()
 
@@ -500,7 +454,7 @@ class Mirror:
         if self._doubted and self.following:
             for target in [each for each in self._doubted if each.idle]:
                 self._doubted.discard(target)
-                _say_in_step("in-step-again", target)
+                say_in_step("in-step-again", target)
         if not self.following and all(target.served for target in self.targets):
             self.following = True
             self._doubted.clear()
@@ -513,7 +467,7 @@ class Mirror:
                 if target.state is not State.READY:
                     continue  # Said before, and again when it is back.
                 target.deletions.started()
-                _say_in_step("in-step", target)
+                say_in_step("in-step", target)
             if not self.spec.once and not self.spec.dry_run:
                 log.info("following", extra=fields(source=self.spec.source))
         if self._stopping:
@@ -532,13 +486,11 @@ class Mirror:
     # -- the source in trouble ------------------------------------------------------------------------------------
 
     def _source_ok(self) -> bool:
-        """Whether the source path still names the directory that is open; if not, nothing is touched anywhere.
-
-        An unmounted source is an empty directory: believing it would empty every target.
-        """
-        if self._source_away:
+        """Whether the source path still names the directory that is open; if not, nothing is touched anywhere."""
+        source = self._source
+        if self._source_away or source is None:
             return False
-        if self._named_source() == self._identity:
+        if source.is_there():
             return True
         self._source_away = True
         for target in self.targets:
@@ -551,47 +503,10 @@ class Mirror:
                 fix="mount or restore it; to mirror another directory under this name, restart instep",
             ),
         )
-        self._waiting = asyncio.get_running_loop().create_task(self._await_source())
+        self._waiting = asyncio.get_running_loop().create_task(self._await_source(source))
         return False
 
-    def _named_source(self) -> tuple[int, int] | None:
-        try:
-            info = os.stat(self.spec.source)
-        except OSError:
-            return None
-        return (info.st_dev, info.st_ino)
-
-    async def _await_source(self) -> None:
-        tries = 0
-        while self._named_source() != self._identity:
-            tries += 1
-            await asyncio.sleep(min(SOURCE_RETRY_MAX_S, backoff_s(tries)))
+    async def _await_source(self, source: Source) -> None:
+        await source.back()
         log.warning("source-back", extra=fields(source=self.spec.source, now="everything is compared anew"))
         self.end(End.REBUILD)
-
-
-def _say_in_step(event: str, target: Target) -> None:
-    """Log this of a target, with what was done for it since the start."""
-    totals = target.totals
-    log.info(
-        event,
-        extra=fields(
-            target=target.name,
-            synced=totals.entries,
-            deleted=totals.deleted,
-            bytes=totals.bytes_copied,
-            failing=len(target.room),
-            held=target.deletions.held.count if target.deletions.held is not None else 0,
-        ),
-    )
-
-
-def _open_source(path: bytes) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise SourceError(
-            "no-such-source",
-            f"cannot open the source directory {os.fsdecode(path)}: {error.strerror}",
-            fix="give an existing directory that you may read",
-        ) from error

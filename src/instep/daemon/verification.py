@@ -17,11 +17,12 @@ from instep.daemon.build import build_verifier
 from instep.daemon.locks import TargetLocks
 from instep.daemon.mountpoints import MountGuard
 from instep.daemon.run import run_units
+from instep.daemon.source import Source
 from instep.daemon.state import kept_apart, open_state
 from instep.daemon.target import State, Target
 from instep.daemon.targets import Built, build_targets
 from instep.daemon.verify import AGAIN_MAX, Look, changes_of
-from instep.errors import SourceError, TargetAway
+from instep.errors import TargetAway
 from instep.logs import fields
 from instep.model import Aspect, Difference, Verified
 from instep.paths import RelPath
@@ -68,15 +69,15 @@ class Verification:
     async def run(self) -> int:
         """0 when all targets equal the source in the end, else 1."""
         mirror = replace(kept_apart(self._spec.mirror), once=True)
-        source = _open_source(mirror.source)
+        source = Source(mirror.source)
         locks: TargetLocks | None = None
         if self._spec.repair:
             state = open_state(mirror)
             locks = TargetLocks(mirror, state)
-            self._mounts = MountGuard.of(mirror, source, Filter(mirror.rules), state)
+            self._mounts = MountGuard.of(mirror, source.fd, Filter(mirror.rules), state)
         built = Built(
             mirror,
-            source,
+            source.fd,
             changelog=ChangeLog(),
             settled=self._settled.set,
             clock=time.monotonic,
@@ -96,7 +97,7 @@ class Verification:
                 self._mounts.close()
             if locks is not None:
                 locks.close()
-            os.close(source)
+            source.close()
 
     def stop(self) -> None:
         """End now: there is nothing that would be lost."""
@@ -193,14 +194,3 @@ class Verification:
         for one in left.values():
             self._listener.left(target.name, one)
         return len(some) - len(left)
-
-
-def _open_source(path: bytes) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise SourceError(
-            "no-such-source",
-            f"cannot open the source directory {os.fsdecode(path)}: {error.strerror}",
-            fix="give an existing directory that you may read",
-        ) from error
