@@ -64,3 +64,15 @@ def test_good_news_for_nothing_lost_is_no_news() -> None:
     some.in_a_row = 3
     assert not some.arrived({b"a"}, (), (), ())
     assert some.in_a_row == 0
+
+
+def test_it_is_news_once_until_all_is_well() -> None:
+    some = lost(b"a")
+    assert [some.told(), some.told()] == [True, False]
+    assert some.in_a_row == 2
+    assert not some.arrived({b"b"}, (), (), ())
+    assert some.in_a_row == 0
+    assert not some.told()
+    assert some.arrived({b"a"}, (), (), ())
+    some.add({b"a": ENTRY})
+    assert some.told()

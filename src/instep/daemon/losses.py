@@ -23,12 +23,17 @@ class Losses:
     def __init__(self) -> None:
         self.in_a_row = 0
         """How often the disk told of a loss since it last took all it was given."""
-        self.told = False
-        """Whether this process has said so; it is said once."""
+        self._is_known = False
         self._lost: Touched = {}
 
     def __bool__(self) -> bool:
         return bool(self._lost)
+
+    def told(self) -> bool:
+        """The disk told of a loss; whether that is news to the operator, until all is well again."""
+        self.in_a_row += 1
+        was_known, self._is_known = self._is_known, True
+        return not was_known
 
     def add(self, question: Touched) -> list[Change]:
         """Any of this may be lost; returned as what is to be compared to the last byte."""
@@ -66,7 +71,7 @@ class Losses:
                     self._lost |= {
                         one: Scope.TREE if one in covering else Scope.ENTRY for one in pending if is_below(one, tops)
                     }
-        self.told = self.told and bool(self._lost)
+        self._is_known = self._is_known and bool(self._lost)
         return not self._lost
 
 

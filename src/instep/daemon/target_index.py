@@ -302,8 +302,7 @@ class TargetIndex:
 
     async def _bring_again(self, lost: _LostAtDisk) -> None:
         """The disk lost something written since the last commit; nobody can say what, so all of that is looked at."""
-        level = logging.DEBUG if self._losses.told else logging.ERROR
-        self._losses.told = True
+        level = logging.ERROR if self._losses.told() else logging.DEBUG
         changes = self._losses.add(self._ledger.in_question())
         log.log(
             level,
@@ -318,7 +317,6 @@ class TargetIndex:
                 fix="look after the disk (dmesg tells more), or give it room if it has promised more than it has",
             ),
         )
-        self._losses.in_a_row += 1
         await self._in_thread(lambda: self._doubt(changes))
         if self._closing:
             self._lost_at_end = True
