@@ -274,6 +274,21 @@ def test_where_there_is_no_table(table: Table, source: int, tmp_path: Path) -> N
     made.close()
 
 
+def test_known_from_elsewhere(table: Table, source: int, tmp_path: Path) -> None:
+    table.mounted = points(b"b")
+    memory = os.fsencode(tmp_path / "memory")
+    made = MountPoints(source, everything, memory, {b"a/disk", b"/old", b"nowhere"})
+    assert made.missing == points(b"a/disk")
+    assert made.remembered == {b"a/disk", b"b", b"/old"}
+    made.forget()
+    assert made.remembered == {b"b", b"/old"}
+    made.close()
+    made = MountPoints(source, everything, None, {b"a/disk"})
+    assert made.missing == points(b"a/disk")
+    assert made.remembered == {b"a/disk", b"b"}
+    made.close()
+
+
 def test_engines_are_told(table: Table, source: int, tmp_path: Path) -> None:
     table.mounted = points(b"a/disk", b"b")
     made = MountPoints(source, lambda point: point != b"b", None)

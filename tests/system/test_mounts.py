@@ -293,6 +293,30 @@ def test_its_place_is_removed_later(start: Start, source: Path, target: Path, di
     assert daemon.stop() == 0
 
 
+@pytest.mark.parametrize("what", ["reload", "source back"])
+def test_a_mirror_built_anew_misses_it_still(start: Start, source: Path, target: Path, disk: Disk, what: str) -> None:
+    """Without a state directory, too: the process knows."""
+    daemon = start(source, target, "--state-dir=none")
+    daemon.wait_following()
+    daemon.wait_equal(source, target)
+    disk.unmount()
+    daemon.wait_event("file-system-missing")
+    if what == "reload":
+        daemon.tell(signal.SIGHUP)
+    else:
+        source.rename(source.with_name("away"))
+        daemon.wait_event("source-away")
+        source.with_name("away").rename(source)
+    (source / "after").write_text("after")
+    daemon.wait_event("in-step", count=2)
+    wait_until((target / "after").exists, "what came after it")
+    assert held(target) == 5
+    disk.mount()
+    daemon.wait_event("file-system-missing-no-more")
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
 @pytest.mark.parametrize("option", ["--one-file-system", "--max-delete=none", "--exclude=/data/disk", "--no-delete"])
 def test_nobody_misses_what_does_not_count(start: Start, source: Path, target: Path, disk: Disk, option: str) -> None:
     assert start("--once", source, target, option).ended() == 0

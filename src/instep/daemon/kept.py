@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from instep.core.retry import backoff_s
@@ -52,6 +53,7 @@ class KeptMirror:
 
     async def _keep(self, locks: TargetLocks | None, state: StateDirectory | None) -> int:
         carried: Sequence[Report] = ()
+        mounts: AbstractSet[bytes] = frozenset()
         while True:
             if self._stopping:
                 return 0  # Between two mirrors: what is left is found by the comparison at the next start.
@@ -62,11 +64,12 @@ class KeptMirror:
                 umask=self._umask,
                 locks=locks,
                 state=state,
+                mounts=mounts,
             )
             end = await mirror.run()
             if end is not End.REBUILD or self._stopping:
                 break
-            carried = mirror.carry()
+            carried, mounts = mirror.carry(), mirror.mounts
             if self._crashes:
                 await asyncio.sleep(min(CRASH_PAUSE_MAX_S, backoff_s(self._crashes)))
             self._observer = None

@@ -69,7 +69,9 @@ class Mirror:
         umask: int = 0o022,
         locks: TargetLocks | None = None,
         state: StateDirectory | None = None,
+        mounts: AbstractSet[bytes] = frozenset(),
     ) -> None:
+        """``carried``: what the one before it had not brought over; ``mounts``: what it knew to be mounted."""
         self.spec = spec
         self.changelog = ChangeLog(quiet_s=spec.pace.quiet_s, hold_s=spec.pace.hold_s)
         self.targets: list[Target] = []
@@ -83,6 +85,7 @@ class Mirror:
         self._compare_whole: list[Target] = []
         self._doubted: set[Target] = set()  # compared since they were followed, and not known to be in step yet
         self._carried = carried
+        self._known_mounts = mounts
         self._filter = Filter(spec.rules)
         self._admission: Admission | None = None
         self._aliases: Aliases | None = None
@@ -123,7 +126,7 @@ class Mirror:
             if not self._filter.is_trivial:
                 self._aliases = Aliases(source, self._filter, note=self._note, settled=self._settled, clock=self._clock)
                 self._admission = Admission(source, self._filter, self._aliases)
-            self._mounts = MountGuard.of(spec, source, self._filter, self._state)
+            self._mounts = MountGuard.of(spec, source, self._filter, self._state, self._known_mounts)
             built = Built(
                 spec,
                 source,
@@ -239,6 +242,11 @@ class Mirror:
         for target in self.targets:
             changes += target.leftovers()
         return [Report(change.path, change.scope, change.content, change.is_dir) for change in changes if change.path]
+
+    @property
+    def mounts(self) -> AbstractSet[bytes]:
+        """What is known of mounts in the source, for the same."""
+        return self._known_mounts if self._mounts is None else self._mounts.points.remembered
 
     def resync(self) -> None:
         """Compare the whole tree again."""

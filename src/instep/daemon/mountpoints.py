@@ -44,10 +44,15 @@ SAID_S = 1.0
 class MountGuard:
     """Keeps a mirror's targets from losing what is on file systems that are missing; lives in its loop."""
 
-    def __init__(self, spec: MirrorSpec, source: int, filters: Filter, state: StateDirectory | None) -> None:
-        """``source``: a descriptor of the source's root, which stays the caller's."""
+    def __init__(
+        self, spec: MirrorSpec, source: int, filters: Filter, state: StateDirectory | None, known: AbstractSet[bytes]
+    ) -> None:
+        """Begin with what is mounted, was at the last end, and is ``known`` from elsewhere.
+
+        ``source``: a descriptor of the source's root, which stays the caller's.
+        """
         memory = None if state is None else state.path(f"{places_key(spec)}.mounts")
-        self.points = MountPoints(source, lambda point: not filters.excludes(point, True), memory)
+        self.points = MountPoints(source, lambda point: not filters.excludes(point, True), memory, known)
         if spec.force_delete:
             self.points.forget()
         self._stays = not spec.once
@@ -56,11 +61,18 @@ class MountGuard:
         self._saying: asyncio.TimerHandle | None = None
 
     @classmethod
-    def of(cls, spec: MirrorSpec, source: int, filters: Filter, state: StateDirectory | None) -> Self | None:
+    def of(
+        cls,
+        spec: MirrorSpec,
+        source: int,
+        filters: Filter,
+        state: StateDirectory | None,
+        known: AbstractSet[bytes] = frozenset(),
+    ) -> Self | None:
         """One for a mirror that needs it; the arguments are those of the class."""
         if not spec.delete or spec.max_delete.is_off or spec.one_file_system:
             return None
-        return cls(spec, source, filters, state)
+        return cls(spec, source, filters, state, known)
 
     @property
     def mounted(self) -> Mounted:
@@ -145,13 +157,20 @@ class MountGuard:
 class MountPoints:
     """The places of file systems below one source, as far as they count for its targets."""
 
-    def __init__(self, source: int, counts: Callable[[RelPath], bool], memory: bytes | None) -> None:
+    def __init__(
+        self,
+        source: int,
+        counts: Callable[[RelPath], bool],
+        memory: bytes | None,
+        remembered: AbstractSet[bytes] = frozenset(),
+    ) -> None:
         """Look which there are, and which there were.
 
         Args:
             source: A descriptor of the source's root, which stays the caller's.
             counts: Whether what is mounted there is brought over.
             memory: A file of ours in the state directory.
+            remembered: That of others, who looked at this source before.
         """
         self.mounted = Mounted(source)
         """The same for those who look up names."""
@@ -167,8 +186,9 @@ class MountPoints:
         self._watch: MountWatch | None = None
         with contextlib.suppress(OSError):  # No /proc: then nobody can tell.
             self._watch = MountWatch(source)
-        self._remembered = self._recall()
-        for line in self._remembered:
+        self.remembered = self._recall()
+        """The places known; those with a slash before them are such that were left."""
+        for line in self.remembered | remembered:
             if line.startswith(b"/"):
                 self._left.add(RelPath(line[1:]))
             elif counts(RelPath(line)):
@@ -321,8 +341,8 @@ class MountPoints:
 
     # -- memory ---------------------------------------------------------------------------------------------------
 
-    def _recall(self) -> set[bytes]:
-        """The places known at the last end; those with a slash before them are such that were left."""
+    def _recall(self) -> AbstractSet[bytes]:
+        """What was ``remembered`` at the last end."""
         if self._memory is None or self._watch is None:
             return set()
         try:
@@ -335,9 +355,9 @@ class MountPoints:
         """To be called after each change to what is known."""
         self.mounted.mounts = (*self._mounts, *((MISSING, point) for point in self._missing))
         now: set[bytes] = {*self.known, *(b"/" + point for point in self._left)}
-        if self._memory is None or now == self._remembered:
+        before, self.remembered = self.remembered, now
+        if self._memory is None or now == before:
             return
-        self._remembered = now
         anew = self._memory + b".new"
         try:
             with open(anew, "wb") as file:
