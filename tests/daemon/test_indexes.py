@@ -118,6 +118,12 @@ class Desk:
         self.log.note(Report(RelPath(os.fsencode(name)), Scope.ENTRY, content=True, is_dir=False), 0.0)
         self.target.kick()
 
+    def open_files(self) -> list[str]:
+        """What this process has open in the state directory."""
+        links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+        opened = [os.readlink(link) for link in links if os.path.exists(link)]
+        return [path for path in opened if path.startswith(f"{self.base}/state/")]
+
     def is_lossy(self) -> bool:
         return self.indexes.any_lossy
 
@@ -525,7 +531,9 @@ def test_refused_where_only_the_index_would_do(desk: Desk) -> None:
         desk.new_life(InitialSync.INDEX)
         with pytest.raises(UsageError, match="there was none"):
             await desk.begin()
+        assert desk.open_files()
         await desk.close(clean=False)
+        assert not desk.open_files()
 
     run(life())
 

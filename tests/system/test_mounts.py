@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from tests.system.faults import ENGINES, MONITORS
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")]
 CONFIRM = signal.SIGRTMIN + 1
+CYCLES = 3
 
 
 class Disk:
@@ -372,3 +376,87 @@ def test_unmounted_amid_work_on_it(
         daemon.wait_event("file-system-missing-no-more", count=number)
         daemon.wait_equal(source, target)
     assert daemon.stop() == 0
+
+
+class Writer(threading.Thread):
+    """Makes and rewrites files on a disk while that is mounted, as fast as it can; removes none."""
+
+    def __init__(self, disk: Disk, seed: str, may_write: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self._disk = disk
+        self._may_write = may_write
+        self._random = random.Random(seed)
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopping.is_set():
+            self._may_write.wait()
+            with contextlib.suppress(OSError):  # It has been unmounted in the middle of it.
+                place = os.open(self._disk.place, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    if os.fstat(place).st_dev == self._disk.holder.stat().st_dev:
+                        self._write(place)
+                finally:
+                    os.close(place)
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self.join()
+
+    def _write(self, place: int) -> None:
+        chance = self._random
+        if chance.random() < 0.1:
+            made = f"made{chance.randrange(100_000)}"
+            os.mkdir(made, dir_fd=place)
+            names = [f"{made}/{number}" for number in range(chance.randrange(20))]
+        else:
+            names = [f"{chance.choice(('', 'd0/', 'd1/'))}written{chance.randrange(500)}"]
+        for name in names:
+            file = os.open(name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, dir_fd=place)
+            os.write(file, b"x" * chance.randrange(1, 5000))
+            os.close(file)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("monitor", ["fanotify", "inotify"])
+@pytest.mark.parametrize("engine", ["native", "remote", "rsync"])
+def test_nothing_goes_while_it_comes_and_goes(
+    start: Start, source: Path, target: Path, disk: Disk, request: pytest.FixtureRequest, engine: str, monitor: str
+) -> None:
+    options = [f"--engine={engine}", f"--monitor={monitor}"]
+    if engine == "remote":
+        options.append(f"--ssh={request.getfixturevalue('sshd').ssh}")
+    daemon = start(source, f"there:{target}" if engine == "remote" else target, *options)
+    daemon.wait_following()
+    copy = target / "data" / "disk"
+    chance = random.Random(f"{engine} {monitor}")
+    may_write = threading.Event()
+    may_write.set()
+    writers = [Writer(disk, f"{number}", may_write) for number in range(2)]
+    for writer in writers:
+        writer.start()
+    for number in range(CYCLES):
+        enough = len(names_in(copy)) + chance.randrange(1, 300)
+        wait_until(functools.partial(lambda least: len(names_in(copy)) >= least, enough), "what is written")
+        if engine == "rsync":
+            may_write.clear()  # What they have open would be in the way.
+        before = names_in(copy)
+        disk.unmount_when_possible(lazily=engine != "rsync")
+        (source / f"after{number}").touch()
+        wait_until((target / f"after{number}").exists, "what came after it")
+        assert before - names_in(copy) == set()
+        disk.mount()
+        may_write.set()
+    for writer in writers:
+        writer.stop()
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
+def names_in(top: Path) -> set[str]:
+    """All that is below it, but for what is being written."""
+    found: set[str] = set()
+    for at, directories, files in os.walk(top):
+        directories[:] = [name for name in directories if not name.startswith(".")]
+        found.update(os.path.join(at, name) for name in (*directories, *files) if not name.startswith("."))
+    return found

@@ -401,10 +401,11 @@ class TargetIndex:
             self._commit.cancel()
             await asyncio.gather(self._commit, return_exceptions=True)
         self._cancel_timer()
-        if self.target.index is self:
+        in_use = self.target.index is self
+        if in_use:
             self.target.index = None
-            with contextlib.suppress(BrokenIndex):
-                await self._in_thread(lambda: self._ledger.close(clean=clean))
+        with contextlib.suppress(BrokenIndex):
+            await self._in_thread(lambda: self._ledger.close(clean=clean and in_use))
         self._thread.shutdown()
 
     def _cancel_timer(self) -> None:
