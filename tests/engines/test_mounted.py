@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -98,3 +99,34 @@ def test_held_it_can_be_unmounted_lazily_alone(mounted: Mounted, disk: Path) -> 
     assert asyncio.run(hold([b"a/disk/x", b"b", b""])) == ([b"a/disk/x", b""], False)
     mounted.mounts = ((MISSING, b"a/disk"),)
     assert asyncio.run(hold([b"a/disk/x", b""])) == ([], False)
+
+
+@pytest.mark.root
+def test_who_is_cancelled_while_it_is_opened_holds_nothing(
+    mounted: Mounted, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_open, opened = threading.Event(), Mounted._open
+
+    def slowly(self: Mounted, points: set[bytes]) -> list[int]:
+        assert may_open.wait(10)
+        return opened(self, points)
+
+    monkeypatch.setattr(Mounted, "_open", slowly)
+
+    async def hold() -> None:
+        async with mounted.held([b"a"]):
+            raise AssertionError("it is not open")
+
+    async def cancelled() -> None:
+        holding = asyncio.create_task(hold())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        holding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await holding
+        may_open.set()
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+        await asyncio.sleep(0)
+
+    asyncio.run(cancelled())
+    subprocess.run(["umount", disk], check=True)

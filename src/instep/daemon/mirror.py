@@ -290,8 +290,6 @@ class Mirror:
         await asyncio.gather(*unfinished, return_exceptions=True)
         if self._rescan is not None:
             self._rescan.close()
-        if self._mounts is not None:
-            self._mounts.close()
         if self._aliases is not None:
             await self._aliases.close()
         if self._indexes is not None:
@@ -312,6 +310,8 @@ class Mirror:
             self._monitor = None  # While the targets close one may still be asked to stop, or how things are.
         self.left_over = {target.name: target.pending() for target in self.targets if target.pending()}
         await asyncio.gather(*(target.close() for target in self.targets))
+        if self._mounts is not None:
+            self._mounts.close()  # Engines have asked it to the end.
         if self._source is not None:
             self._source.close()
             self._source = None

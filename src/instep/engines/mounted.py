@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from instep.paths import is_within
 
 if TYPE_CHECKING:
+    import asyncio
+
     from instep.linux.mount_watch import MountWatch
 
 Mount = tuple[int, bytes]
@@ -60,13 +62,16 @@ class Mounted:
         points = {point for mounts in near.values() for _, point in mounts}
         import asyncio  # noqa: PLC0415  # a worker process, which never comes here, would take a tenth of a second
 
+        if not points:
+            yield []
+            return
         # A server that does not answer must not hold up the loop.
-        held = await asyncio.to_thread(self._open, points) if points else ()
+        opening = asyncio.create_task(asyncio.to_thread(self._open, points))
         try:
+            await asyncio.shield(opening)
             yield [path for path, mounts in near.items() if not self._are_there(mounts)]
         finally:
-            for fd in held:
-                os.close(fd)
+            opening.add_done_callback(_let_go)  # Cancelled, one need not wait for it.
 
     def close(self) -> None:
         """Let go of the mount table; may be called twice."""
@@ -102,3 +107,10 @@ class Mounted:
             except OSError:
                 return False  # No /proc any more.
             return self._watch.mounts >= mounts
+
+
+def _let_go(opened: asyncio.Task[list[int]]) -> None:
+    if opened.cancelled():
+        return  # The whole process is ending.
+    for fd in opened.result():
+        os.close(fd)
