@@ -88,8 +88,8 @@ def test_who_is_told_of_a_new_name_finds_it_under_that(mounted: Mounted, disk: P
 
 @pytest.mark.root
 def test_held_it_can_be_unmounted_lazily_alone(mounted: Mounted, disk: Path) -> None:
-    async def hold(paths: Sequence[bytes]) -> tuple[Sequence[bytes], bool]:
-        async with mounted.held(paths) as lost:
+    async def hold(paths: Sequence[bytes], *, heeded: bool = False) -> tuple[Sequence[bytes], bool]:
+        async with mounted.held(paths, heeded=heeded) as lost:
             unmounting = await asyncio.create_subprocess_exec("umount", "-q", disk)
             return lost, await unmounting.wait() == 0
 
@@ -98,7 +98,8 @@ def test_held_it_can_be_unmounted_lazily_alone(mounted: Mounted, disk: Path) -> 
     assert asyncio.run(hold([b"a/x", b"b"])) == ([], True)
     assert asyncio.run(hold([b"a/disk/x", b"b", b""])) == ([b"a/disk/x", b""], False)
     mounted.mounts = ((MISSING, b"a/disk"),)
-    assert asyncio.run(hold([b"a/disk/x", b""])) == ([], False)
+    assert asyncio.run(hold([b"a/disk/x", b"a/x", b""])) == ([b"a/disk/x", b""], False)
+    assert asyncio.run(hold([b"a/disk/x", b"a/x", b""], heeded=True)) == ([], False)
 
 
 @pytest.mark.root
@@ -114,7 +115,7 @@ def test_who_is_cancelled_while_it_is_opened_holds_nothing(
     monkeypatch.setattr(Mounted, "_open", slowly)
 
     async def hold() -> None:
-        async with mounted.held([b"a"]):
+        async with mounted.held([b"a"], heeded=False):
             raise AssertionError("it is not open")
 
     async def cancelled() -> None:

@@ -45,8 +45,10 @@ class DeletionGuard:
     def beware(self, *, missing: bool) -> None:
         """A part of the source is missing, so no comparison may delete anything; or none is any more."""
         self._usual = Deletions.NONE if missing else Deletions.LIMITED
-        if self.mode is not Deletions.CONFIRMED:
-            self.mode = Deletions.HELD if self.held is not None and not missing else self._usual
+        if missing:
+            self.mode = Deletions.NONE  # Whoever confirmed did not know of it.
+        elif self.mode is not Deletions.CONFIRMED:
+            self.mode = Deletions.LIMITED if self.held is None else Deletions.HELD
 
     def confirm(self) -> bool:
         """The operator wants them: the next comparison makes them. False when nothing is held."""

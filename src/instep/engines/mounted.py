@@ -52,18 +52,22 @@ class Mounted:
         return self._are_there(set(self._near(path)))
 
     @contextlib.asynccontextmanager
-    async def held(self, paths: Iterable[bytes]) -> AsyncIterator[Sequence[bytes]]:
+    async def held(self, paths: Iterable[bytes], *, heeded: bool) -> AsyncIterator[Sequence[bytes]]:
         """What is mounted at these paths, above them or below them cannot be unmounted meanwhile, save lazily.
 
+        Args:
+            paths: What is going to be looked up.
+            heeded: They were chosen by who knew what is missing.
+
         Yields:
-            Those paths for which that comes too late. It does not for what is known to be missing.
+            Those paths for which that comes too late, or which were chosen before something was known to be missing.
         """
-        near = {path: {mount for mount in self._near(path) if mount[0] != MISSING} for path in paths}
-        points = {point for mounts in near.values() for _, point in mounts}
+        near = {path: {mount for mount in self._near(path) if not heeded or mount[0] != MISSING} for path in paths}
+        points = {point for mounts in near.values() for number, point in mounts if number != MISSING}
         import asyncio  # noqa: PLC0415  # a worker process, which never comes here, would take a tenth of a second
 
         if not points:
-            yield []
+            yield [path for path, mounts in near.items() if mounts]
             return
         # A server that does not answer must not hold up the loop.
         opening = asyncio.create_task(asyncio.to_thread(self._open, points))

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from instep.engines.mounted import MISSING, Mount
+from instep.model import Deletions
 from tests.engines.rsync.places import Place, assert_done, entry, tree
 
 GONE: Mount = (1 << 30, b"disk")
@@ -45,7 +46,15 @@ def test_where_nothing_is_deleted_it_is_all_the_same(emptied: Place) -> None:
     assert_done(emptied.sync(emptied.engine(mounts=[GONE], delete=False), tree()))
 
 
-def test_what_is_known_to_be_missing_is_heeded_elsewhere(emptied: Place) -> None:
-    """By who makes the batches."""
-    assert_done(emptied.sync(emptied.engine(mounts=[(MISSING, b"disk")]), tree()))
-    emptied.assert_equal()
+def test_what_is_known_to_be_missing_is_heeded_by_who_made_the_batch(emptied: Place) -> None:
+    """Unless that was a moment before it was known."""
+    before = [entry(b"disk/f"), tree(b"disk/d"), tree()]
+    for change in before:
+        outcome = emptied.sync(emptied.engine(mounts=[(MISSING, b"disk")]), change)
+        assert outcome.unsure
+        assert [put_off.change for put_off in outcome.postponed] == [change]
+    engine = emptied.engine(mounts=[(MISSING, b"disk")])
+    outcome = emptied.sync(engine, tree(), entry(b"beside"), deletions=Deletions.NONE)
+    assert (outcome.unsure, outcome.postponed) == (False, [])
+    assert outcome.held is not None
+    assert all((emptied.target / "disk" / name).exists() for name in ("f", "d/f"))

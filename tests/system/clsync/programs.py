@@ -207,7 +207,17 @@ class Clsync:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        # A handler leads a group of its own, and would write on while its desk is cleared away.
+        wait_until(lambda: not self._kill_left(), "the end of all it started")
         shutil.rmtree(self._lists, ignore_errors=True)
+
+    def _kill_left(self) -> bool:
+        """Whether there was anything to be killed."""
+        left = self.left()
+        for number in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+        return bool(left)
 
 
 @contextlib.contextmanager

@@ -174,7 +174,8 @@ class RsyncEngine:
 
     async def _sync_with_mounts(self, batch: Batch) -> Outcome:
         """Keep what is mounted in the source from being unmounted meanwhile: rsync would delete what it had held."""
-        async with self._mounted.held(change.path for change in batch.changes) as lost:
+        heeded = batch.deletions is Deletions.NONE
+        async with self._mounted.held((change.path for change in batch.changes), heeded=heeded) as lost:
             if not lost:
                 return await self._sync(batch)
             sure = tuple(change for change in batch.changes if change.path not in lost)
