@@ -14,8 +14,8 @@ from instep.ports import Observer
 from instep.spec import MirrorSpec, ModuleKind
 
 if TYPE_CHECKING:
-    from instep.daemon.bringing import Bringing
-    from instep.daemon.sight import Sight
+    from instep.daemon.handlers.bringing import Bringing
+    from instep.daemon.handlers.sight import Sight
     from instep.engines.modules.module import Module
     from instep.frontends.clsync.main import Task
     from instep.ports import Place
@@ -49,11 +49,11 @@ def lsyncd(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_handler(handler: Observer, mirrors: Sequence[MirrorSpec], *, told: Callable[[int], None]) -> tuple[int, int]:
-    from instep.daemon.kept import KeptMirror  # noqa: PLC0415  # as above
-    from instep.daemon.observed import Observed  # noqa: PLC0415
+    from instep.daemon.handlers.observed import Observed  # noqa: PLC0415
+    from instep.daemon.handlers.workshop import Workshop  # noqa: PLC0415
+    from instep.daemon.mirrors.kept import KeptMirror  # noqa: PLC0415  # as above
     from instep.daemon.run import Habits, run_units  # noqa: PLC0415
     from instep.daemon.supervisor import Unit  # noqa: PLC0415
-    from instep.daemon.workshop import Workshop  # noqa: PLC0415
 
     def make(umask: int) -> Sequence[Unit]:
         kept = [KeptMirror(spec, umask=umask) for spec in mirrors]
@@ -98,10 +98,10 @@ def _detach_tied(untold: int) -> Callable[[int], None]:
 
 def _run_task(task: Task) -> int:
     from instep.daemon.control import ControlServer  # noqa: PLC0415  # as above
+    from instep.daemon.handlers.served import Served  # noqa: PLC0415
+    from instep.daemon.handlers.sight import OwnSight  # noqa: PLC0415
+    from instep.daemon.handlers.workshop import Workshop  # noqa: PLC0415
     from instep.daemon.run import Habits, run_units  # noqa: PLC0415
-    from instep.daemon.served import Served  # noqa: PLC0415
-    from instep.daemon.sight import OwnSight  # noqa: PLC0415
-    from instep.daemon.workshop import Workshop  # noqa: PLC0415
     from instep.engines.command.signals import clean_for_programs  # noqa: PLC0415
     from instep.linux.sdnotify import Notifier  # noqa: PLC0415
 
@@ -169,7 +169,7 @@ def _run_task(task: Task) -> int:
 def _engine_of(task: Task, umask: int) -> Bringing | None:
     if task.mirror is None:
         return None
-    from instep.daemon.bringing import Bringing  # noqa: PLC0415
+    from instep.daemon.handlers.bringing import Bringing  # noqa: PLC0415
 
     return Bringing(task.mirror, umask=umask)
 

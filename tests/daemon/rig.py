@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from instep.core.changelog import ChangeLog
-from instep.daemon.target import Target
+from instep.daemon.targets.target import Target
 from instep.errors import TargetAway
 from instep.model import Batch, Change, Failure, Landmarks, Outcome, Postponed, Progress, Report
 from instep.paths import ROOT, RelPath, Scope

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from instep.daemon import kept, mirror, run
+from instep.daemon import run
+from instep.daemon.mirrors import kept, mirror
 from instep.model import MonitorStatus, Report
 from instep.paths import ROOT, Scope
 from instep.spec import MirrorSpec, TargetSpec
@@ -75,7 +76,9 @@ def test_a_defect_in_a_callback_costs_a_comparison(
 
 def test_a_daemon_loads_little() -> None:
     """What takes long to load and is never used: each start would pay for it."""
-    program = "import sys, instep.daemon.run, instep.daemon.kept, instep.engines.native.engine; print(*sys.modules)"
+    program = (
+        "import sys, instep.daemon.run, instep.daemon.mirrors.kept, instep.engines.native.engine; print(*sys.modules)"
+    )
     program += "; import ssl; ssl.create_default_context()"  # There for whoever wants it.
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"ssl", "rich", "tempfile", "random", "argparse"} & set(done.stdout.split())

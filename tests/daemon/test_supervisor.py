@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from instep.daemon.kept import KeptMirror
+from instep.daemon.mirrors.kept import KeptMirror
 from instep.daemon.run import run_mirrors
 from instep.daemon.supervisor import Supervisor
 from instep.errors import SourceError

@@ -16,7 +16,9 @@ PATIENCE_S = 60.0
 def main() -> int:
     """Run instep."""
     from instep.__main__ import main as instep
-    from instep.daemon import mirror, run, target_index
+    from instep.daemon import run
+    from instep.daemon.indexes import target_index
+    from instep.daemon.mirrors import mirror
 
     mirror.INDEX_CLOSE_S = PATIENCE_S
     setattr(run, "Habits", functools.partial(run.Habits, stop_s=PATIENCE_S))  # noqa: B010  # mypy knows its type

@@ -16,8 +16,8 @@ from instep.logs import fields
 from instep.spec import MirrorSpec
 
 if TYPE_CHECKING:
-    from instep.daemon.kept import Reload
-    from instep.daemon.progress import Observer
+    from instep.daemon.mirrors.kept import Reload
+    from instep.daemon.mirrors.progress import Observer
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def run_mirror(spec: MirrorSpec, *, observer: Observer | None = None, reload: Re
     Raises:
         OperatorError: it cannot work as asked; nothing was changed.
     """
-    from instep.daemon.kept import KeptMirror  # noqa: PLC0415  # a process without mirrors needs nothing of them
+    from instep.daemon.mirrors.kept import KeptMirror  # noqa: PLC0415  # a process without mirrors needs nothing of them
 
     ended = run_units(lambda umask: [KeptMirror(spec, umask=umask, observer=observer, reload=reload)])
     return 128 + ended.signal if ended.hurried else ended.status
@@ -79,7 +79,7 @@ def run_mirrors(specs: Sequence[MirrorSpec], *, habits: Habits | None = None) ->
     Raises:
         OperatorError: one of them cannot work as asked.
     """
-    from instep.daemon.kept import KeptMirror  # noqa: PLC0415  # as above
+    from instep.daemon.mirrors.kept import KeptMirror  # noqa: PLC0415  # as above
 
     return run_units(lambda umask: [KeptMirror(spec, umask=umask) for spec in specs], habits=habits)
 

@@ -15,13 +15,13 @@ from instep.core.changelog import ChangeLog
 from instep.core.filters import Filter
 from instep.daemon.build import build_verifier
 from instep.daemon.locks import TargetLocks
-from instep.daemon.mountpoints import MountGuard
+from instep.daemon.mirrors.mountpoints import MountGuard
+from instep.daemon.mirrors.source import Source
 from instep.daemon.run import run_units
-from instep.daemon.source import Source
 from instep.daemon.state import kept_apart, open_state
-from instep.daemon.target import State, Target
-from instep.daemon.targets import Built, build_targets
-from instep.daemon.verify import AGAIN_MAX, Look, changes_of
+from instep.daemon.targets.target import State, Target
+from instep.daemon.targets.targets import Built, build_targets
+from instep.daemon.targets.verify import AGAIN_MAX, Look, changes_of
 from instep.errors import TargetAway
 from instep.logs import fields
 from instep.model import Aspect, Difference, Verified

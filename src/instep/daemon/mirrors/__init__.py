@@ -1,0 +1,1 @@
+"""A mirror: one source, watched, and its targets, from the first look to the last signal."""

@@ -1,0 +1,520 @@
+"""One source and its targets: reports come in from the monitor, batches go out to the engines."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import functools
+import gc
+import logging
+import math
+import time
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
+from instep.core.changelog import ChangeLog
+from instep.core.filters import Filter
+from instep.daemon.build import build_monitor, build_verifier
+from instep.daemon.indexes.indexes import Indexes
+from instep.daemon.indexes.rescan import Rescan
+from instep.daemon.locks import TargetLocks
+from instep.daemon.mirrors.admission import Admission
+from instep.daemon.mirrors.aliases import Aliases
+from instep.daemon.mirrors.mountpoints import MountGuard
+from instep.daemon.mirrors.progress import Observer, draw
+from instep.daemon.mirrors.source import Source
+from instep.daemon.mirrors.status import report_mirror, report_target, say_in_step
+from instep.daemon.state import StateDirectory
+from instep.daemon.targets.target import State, Target
+from instep.daemon.targets.targets import Built, build_targets
+from instep.daemon.targets.verify import keep_verifying
+from instep.logs import fields
+from instep.model import Report
+from instep.paths import ROOT, RelPath, Scope
+from instep.ports import Discreet, Grouped, Monitor
+from instep.spec import InitialSync, MirrorSpec, MonitorName, Rounds
+
+log = logging.getLogger(__name__)
+
+READS_PER_TURN_MAX = 4
+FLOOD_WAKES = 16
+FLOOD_S = 0.01
+"""So many wake-ups in so short a time are a flood of events. Guessed."""
+FLOOD_PAUSE_S = 0.004
+INDEX_CLOSE_S = 2.5
+"""For the last entries of the indexes when the daemon is stopped; what is not written is compared at the next start."""
+
+
+class End(enum.Enum):
+    """Why a mirror stopped."""
+
+    STOPPED = "stopped"
+    DONE = "done"
+    """``once``: everything is in step."""
+    INCOMPLETE = "incomplete"
+    """``once``: what is left fails again and again."""
+    REBUILD = "rebuild"
+    """To be made anew: other rules, or the source came back."""
+
+
+class Mirror:
+    """Wires one monitor, one change log and some targets; lives in one loop, ends with ``run``."""
+
+    def __init__(
+        self,
+        spec: MirrorSpec,
+        *,
+        observer: Observer | None,
+        carried: Sequence[Report] = (),
+        umask: int = 0o022,
+        locks: TargetLocks | None = None,
+        state: StateDirectory | None = None,
+        mounts: AbstractSet[bytes] = frozenset(),
+    ) -> None:
+        """``carried``: what the one before it had not brought over; ``mounts``: what it knew to be mounted."""
+        self.spec = spec
+        self.changelog = ChangeLog(quiet_s=spec.pace.quiet_s, hold_s=spec.pace.hold_s)
+        self.targets: list[Target] = []
+        self.following = False
+        self._observer = observer
+        self._umask = umask
+        self._locks = locks
+        self._state = state
+        self._indexes: Indexes | None = None
+        self._rescan: Rescan | None = None
+        self._compare_whole: list[Target] = []
+        self._doubted: set[Target] = set()  # compared since they were followed, and not known to be in step yet
+        self._carried = carried
+        self._known_mounts = mounts
+        self._filter = Filter(spec.rules)
+        self._admission: Admission | None = None
+        self._aliases: Aliases | None = None
+        self._mounts: MountGuard | None = None
+        self._monitor: Monitor | None = None
+        self._why_monitor = ""
+        self._reads = -1
+        self._armed = False
+        self._source: Source | None = None
+        self.left_over: dict[str, int] = {}
+        """After the end: the targets that are not in step, with the number of paths."""
+        self._ended: asyncio.Future[End] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._source_away = False
+        self._clock = time.monotonic
+        self._stopping = False
+        self._flood: asyncio.TimerHandle | None = None
+        self._wakes = 0
+        self._wakes_since_s = 0.0
+        self._waiting: asyncio.Task[None] | None = None
+        self._verifying: list[asyncio.Task[None]] = []
+        self._opening: dict[Target, asyncio.Task[None]] = {}
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> End:
+        """Bring the targets in step, then follow until stopped.
+
+        Raises:
+            OperatorError: it cannot work as asked; nothing was changed.
+        """
+        loop = asyncio.get_running_loop()
+        self._ended = loop.create_future()
+        spec = self.spec
+        try:
+            self._source = Source(spec.source)
+            source = self._source.fd
+            if not self._filter.is_trivial:
+                self._aliases = Aliases(source, self._filter, note=self._note, settled=self._settled, clock=self._clock)
+                self._admission = Admission(source, self._filter, self._aliases)
+            self._mounts = MountGuard.of(spec, source, self._filter, self._state, self._known_mounts)
+            built = Built(
+                spec,
+                source,
+                changelog=self.changelog,
+                settled=self._check,
+                look=self._look,
+                clock=self._clock,
+                umask=self._umask,
+                locks=self._locks,
+                mounted=None if self._mounts is None else self._mounts.mounted,
+            )
+            self.targets = build_targets(built)
+            if spec.force_delete:
+                for target in self.targets:
+                    target.deletions.allow()
+            if self._mounts is not None:
+                self._mounts.keep(self.targets)
+            self._monitor, self._why_monitor = build_monitor(spec, self._filter)
+            await self._open_targets()
+            await self._use_indexes(source)
+            whole = self._compare_whole
+            if spec.once and not whole:
+                self._monitor.close()
+                self._monitor, self._why_monitor = build_monitor(spec, self._filter, copying=False)
+            self._monitor.start()
+            if isinstance(self._monitor, Grouped):
+                for target in self.targets:
+                    if isinstance(target.engine, Discreet):
+                        target.engine.hush(self._monitor.group)
+            for target in whole:
+                if target.state is State.READY:
+                    target.engine.prepare()
+            log.info("monitor", extra=fields(name=self._monitor.name, reason=self._why_monitor))
+            if self._observer is not None and whole:
+                self._observer.initial_sync_started([(target.name, target.engine.progress) for target in whole])
+            ticking = None
+            if self._observer is not None:
+                ticking = loop.create_task(draw(self._observer, source, lambda: self.following))
+            self._reads = self._monitor.fileno()
+            loop.add_reader(self._reads, self._readable)
+            for report in self._carried:
+                self.changelog.note(report, self._clock())
+            self._turn()
+            if spec.verify is not None and not spec.once and not spec.dry_run:
+                self._start_verifying(built, spec.verify)
+            try:
+                end = await self._ended
+            finally:
+                if ticking is not None:
+                    ticking.cancel()
+        finally:
+            await self._close()
+        if end is End.DONE and self._indexes is not None and self._indexes.any_lossy:
+            return End.INCOMPLETE
+        return end
+
+    async def _open_targets(self) -> None:
+        """Begin to open all targets; those on this machine, which takes no time, are open when this returns."""
+        loop = asyncio.get_running_loop()
+        for target in self.targets:
+            target.claim()  # What is done before a far one is open is done to its index.
+        near: list[asyncio.Task[None]] = []
+        for target, spec in zip(self.targets, self.spec.targets, strict=True):
+            task = loop.create_task(target.open())
+            task.add_done_callback(self._opened)
+            self._opening[target] = task
+            if spec.is_local:
+                near.append(task)
+        await asyncio.gather(*near)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        """A target that can never be opened ends the mirror."""
+        assert self._ended is not None
+        if not task.cancelled() and (error := task.exception()) is not None and not self._ended.done():
+            self._ended.set_exception(error)
+            self._ended.exception()  # It may have been raised already, where this target was waited for.
+
+    async def _use_indexes(self, source: int) -> None:
+        """See of which targets it is known what they hold; the others are compared as a whole."""
+        spec = self.spec
+        self._indexes = Indexes(spec, source, self.targets, self._state, self._drain, polls=self._polls)
+        self._rescan = Rescan(
+            self._indexes,
+            self.targets,
+            note=self._note,
+            settled=self._settled,
+            max_delete=spec.max_delete,
+            clock=self._clock,
+        )
+        self._compare_whole = await self._indexes.begin(self._opening)
+
+    def stop(self) -> None:
+        """Finish what is running, bring over what is dirty, then end; ``run`` returns when that is done."""
+        if self._stopping:
+            return
+        self._stopping = True
+        log.info("stopping", extra=fields(now="what is running is finished, what is pending is brought over"))
+        if self._monitor is not None and not self._source_away:
+            self._turn()
+        for target in self.targets:
+            target.flushing = True
+            target.kick()
+        self._check()
+
+    def end(self, end: End) -> None:
+        """End now; batches under way are cancelled."""
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(end)
+
+    def carry(self) -> list[Report]:
+        """Everything that is not in step, for the mirror that takes over."""
+        changes = self.changelog.unacknowledged()
+        for target in self.targets:
+            changes += target.leftovers()
+        return [Report(change.path, change.scope, change.content, change.is_dir) for change in changes if change.path]
+
+    @property
+    def mounts(self) -> AbstractSet[bytes]:
+        """What is known of mounts in the source, for the same."""
+        return self._known_mounts if self._mounts is None else self._mounts.points.remembered
+
+    def resync(self) -> None:
+        """Compare the whole tree again."""
+        log.info("resync", extra=fields(now="the whole tree is compared"))
+        self._doubted.update(self.targets)
+        for target in self.targets:
+            target.compare_all()
+        self._kick()
+
+    def confirm(self) -> None:
+        """The operator wants the deletions that are held: compare again, and make them."""
+        confirmed = [target.confirm() for target in self.targets]
+        if self._mounts is not None:
+            confirmed.append(self._mounts.confirm())
+        if not any(confirmed):
+            log.info("nothing-held", extra=fields(now="no deletion waits to be confirmed"))
+        self._kick()
+
+    def log_status(self) -> None:
+        """The status report, as one log event per target and one for the monitor."""
+        if self._monitor is None:
+            return  # It is ending; what takes its place can tell more.
+        status, name = self._monitor.status(), self._monitor.name
+        report_mirror(self.spec.source, name, status, missing=self._missing, following=self.following)
+        now_s = self._clock()
+        for target in self.targets:
+            report_target(target, now_s)
+
+    def _start_verifying(self, built: Built, rounds: Rounds) -> None:
+        loop = asyncio.get_running_loop()
+        for target, spec in zip(self.targets, built.spec.targets, strict=True):
+            make = functools.partial(build_verifier, built, spec, checksum=rounds.checksum)
+            self._verifying.append(loop.create_task(keep_verifying(target, make, rounds, self._kick)))
+
+    async def _close(self) -> None:
+        for target in self.targets:
+            target.paused = True  # What is begun now would be cut short, and no index would know of it.
+        unfinished = [*self._verifying, *(task for task in self._opening.values() if not task.done())]
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
+        if self._rescan is not None:
+            self._rescan.close()
+        if self._aliases is not None:
+            await self._aliases.close()
+        if self._indexes is not None:
+            await self._indexes.close(
+                clean=not self._source_away and not any(target.working for target in self.targets),
+                within_s=INDEX_CLOSE_S if self._stopping else math.inf,
+            )
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._flood is not None:
+            self._flood.cancel()
+        if self._monitor is not None:
+            if self._reads >= 0:
+                asyncio.get_running_loop().remove_reader(self._reads)
+            self._monitor.close()
+            self._monitor = None  # While the targets close one may still be asked to stop, or how things are.
+        self.left_over = {target.name: target.pending() for target in self.targets if target.pending()}
+        await asyncio.gather(*(target.close() for target in self.targets))
+        if self._mounts is not None:
+            self._mounts.close()  # Engines have asked it to the end.
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+        if self._observer is not None:
+            self._observer.closed()
+
+    # -- the way of a change --------------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        """The monitor's descriptor woke us; in a flood it is looked at by the clock instead, a few ms apart.
+
+        A wake-up for each event of a flood would cost several times what the events do, and the kernel merges what
+        is left together for a moment. The queue holds the events of 50 ms at the rate of the fastest writer.
+        """
+        now_s = self._clock()
+        if now_s - self._wakes_since_s > FLOOD_S:
+            self._wakes_since_s, self._wakes = now_s, 0
+        self._wakes += 1
+        self._turn()
+        if self._wakes >= FLOOD_WAKES and self._ended is not None and not self._ended.done():
+            self._wakes = 0
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._reads)
+            self._flood = loop.call_later(FLOOD_PAUSE_S, self._look_again)
+
+    def _look_again(self) -> None:
+        """In a flood: take in what has come meanwhile; back to wake-ups once nothing has."""
+        loop = asyncio.get_running_loop()
+        if self._turn():
+            self._flood = loop.call_later(FLOOD_PAUSE_S, self._look_again)
+        else:
+            self._flood = None
+            loop.add_reader(self._reads, self._readable)
+
+    def _turn(self) -> bool:
+        """Take in what the monitor has, start what is due; again until it has no more. Whether there was anything.
+
+        The last reading finds nothing, and that is its use: it proves that whatever happened before was noted, and
+        takes our own writes to a target on the same file system out of the kernel queue without another turn.
+        """
+        any_reports = False
+        for _ in range(READS_PER_TURN_MAX):
+            if not self._take_in():
+                break
+            any_reports = True
+            self._kick()
+        self._check()
+        self._plan_wake()
+        return any_reports
+
+    def _take_in(self) -> bool:
+        """Note what the monitor has read; whether there was anything. Nothing is started."""
+        monitor, changelog = self._monitor, self.changelog
+        assert monitor is not None
+        reports = monitor.read()
+        begins = bool(reports) and not self._armed
+        if begins:
+            reports = self._begin(reports)
+        if reports:
+            if self._mounts is not None:
+                self._mounts.look(reports)
+            note, admission = changelog.note, self._admission
+            now_s = self._clock()
+            for report in reports:
+                if not report.path and report.scope is Scope.TREE:
+                    self._lost()
+                elif admission is None:
+                    note(report, now_s)
+                else:
+                    for admitted in admission.admit(report):
+                        note(admitted, now_s)
+        if monitor.drained:
+            changelog.drained()  # Before anything is started: what that touches is newer than what was read.
+        return bool(reports) or begins
+
+    def _look(self) -> None:
+        """Take in what came while the loop was busy, lest its silence be taken for a pause."""
+        if self._monitor is not None and not self._source_away:
+            if self._take_in():
+                self._kick()
+            self._plan_wake()
+
+    def _plan_wake(self) -> None:
+        """The monitor may want to be read without a wake-up."""
+        assert self._monitor is not None
+        wake_s = self._monitor.wake_s()
+        if wake_s is not None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_later(wake_s, self._turn)
+
+    def _begin(self, reports: Sequence[Report]) -> Sequence[Report]:
+        """Everything is watched, says the first report: compare the whole tree, or trust it; the reports after it."""
+        assert reports[0].path == ROOT
+        assert reports[0].scope is Scope.TREE
+        self._armed = True
+        for target in self._compare_whole:
+            target.compare_all()
+        if self.spec.initial_sync is not InitialSync.NONE and self._rescan is not None:
+            self._rescan.start()
+        return reports[1:]
+
+    def _lost(self) -> None:
+        """The monitor cannot say what changed."""
+        assert self._rescan is not None
+        log.warning("events-lost", extra=fields(now="what differs is looked for"))
+        self._doubted.update(self.targets)
+        self._rescan.lost()
+
+    def _note(self, report: Report) -> None:
+        self.changelog.note(report, self._clock())
+
+    @property
+    def _missing(self) -> AbstractSet[RelPath]:
+        """The file systems that ought to be mounted in the source."""
+        return frozenset() if self._mounts is None else self._mounts.points.missing
+
+    def _settled(self) -> None:
+        self._kick()
+        self._check()
+
+    @property
+    def _polls(self) -> bool:
+        """What happened is not in a queue, but found at intervals."""
+        return self._monitor is not None and self._monitor.name == MonitorName.POLL.value
+
+    def _drain(self) -> bool:
+        """Take in what there is; whether all that happened before is noted."""
+        if self._source_away or self._monitor is None:
+            return False
+        self._turn()
+        if self._rescan is not None and self._rescan.busy:
+            return False  # What was lost, as the end of a name that is touched, is noted by that alone.
+        return self._monitor.drained or self._polls
+
+    def _kick(self) -> None:
+        if not self._source_ok():
+            return
+        for target in self.targets:
+            target.kick()
+
+    def _check(self) -> None:
+        """See whether a stage is reached: following, or the end of a ``once``."""
+        if self._ended is None or self._ended.done() or not (self._armed or self._stopping):
+            return
+        if self._rescan is not None and self._rescan.busy and not self._stopping:
+            return
+        if self._doubted and self.following:
+            for target in [each for each in self._doubted if each.idle]:
+                self._doubted.discard(target)
+                say_in_step("in-step-again", target)
+        if not self.following and all(target.served for target in self.targets):
+            self.following = True
+            self._doubted.clear()
+            # What lives now lives on: the collector need not walk it, least of all in the middle of a change.
+            gc.collect()
+            gc.freeze()
+            if self._observer is not None:
+                self._observer.initial_sync_done()
+            for target in self.targets:
+                if target.state is not State.READY:
+                    continue  # Said before, and again when it is back.
+                target.deletions.started()
+                say_in_step("in-step", target)
+            if not self.spec.once and not self.spec.dry_run:
+                log.info("following", extra=fields(source=self.spec.source))
+        if self._stopping:
+            if not any(target.working for target in self.targets) and all(
+                target.state is not State.READY or target.paused or self.changelog.due_s(target.cursor) is None
+                for target in self.targets
+            ):
+                self.end(End.STOPPED)
+        elif (self.spec.once or self.spec.dry_run) and not (self._aliases is not None and self._aliases.busy):
+            if all(target.idle for target in self.targets):
+                held = any(target.deletions.held for target in self.targets)
+                self.end(End.INCOMPLETE if held or self._missing else End.DONE)
+            elif all(target.served and (target.state is State.READY or target.tries > 3) for target in self.targets):
+                self.end(End.INCOMPLETE)
+
+    # -- the source in trouble ------------------------------------------------------------------------------------
+
+    def _source_ok(self) -> bool:
+        """Whether the source path still names the directory that is open; if not, nothing is touched anywhere."""
+        source = self._source
+        if self._source_away or source is None:
+            return False
+        if source.is_there():
+            return True
+        self._source_away = True
+        for target in self.targets:
+            target.paused = True
+        log.error(
+            "source-away",
+            extra=fields(
+                source=self.spec.source,
+                now="nothing is changed at any target until it is back",
+                fix="mount or restore it; to mirror another directory under this name, restart instep",
+            ),
+        )
+        self._waiting = asyncio.get_running_loop().create_task(self._await_source(source))
+        return False
+
+    async def _await_source(self, source: Source) -> None:
+        await source.back()
+        log.warning("source-back", extra=fields(source=self.spec.source, now="everything is compared anew"))
+        self.end(End.REBUILD)

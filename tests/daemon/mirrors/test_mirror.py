@@ -1,0 +1,146 @@
+"""A turn of the mirror: what is told to the change log, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from instep.daemon.indexes.indexes import Indexes
+from instep.daemon.mirrors.mirror import End, Mirror
+from instep.daemon.targets.target import Target
+from instep.model import MonitorStatus, Report
+from instep.paths import ROOT, RelPath, Scope
+from instep.spec import MirrorSpec, TargetSpec
+
+
+class ToldMonitor:
+    """Reports what it was given, one reading after the other; then its queue is empty."""
+
+    name = "told"
+    drained = True
+
+    def __init__(self, *readings: Sequence[Report]) -> None:
+        self._readings = list(readings)
+
+    def start(self) -> None:
+        """Nothing is armed."""
+
+    def fileno(self) -> int:
+        return -1
+
+    def read(self) -> Sequence[Report]:
+        return self._readings.pop(0) if self._readings else ()
+
+    def wake_s(self) -> float | None:
+        return None
+
+    def status(self) -> MonitorStatus:
+        return MonitorStatus(watches=0, events=0, overflows=0)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class TellingTarget:
+    """Tells when something may start."""
+
+    def __init__(self, told: list[str]) -> None:
+        self._told = told
+
+    def compare_all(self) -> None:
+        self._told.append("compare all")
+
+    def kick(self) -> None:
+        self._told.append("kick")
+
+
+def test_once_its_monitor_is_closed_nobody_asks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the targets are being closed it may be told to stop; the descriptor's number is somebody else's by then."""
+    (tmp_path / "s").mkdir()
+    spec = MirrorSpec(os.fsencode(tmp_path / "s"), (TargetSpec(os.fsencode(tmp_path / "t")),))
+    mirror = Mirror(spec, observer=None)
+    closing = asyncio.Event()
+
+    async def slowly(self: Target) -> None:
+        closing.set()
+        mirror.stop()
+        mirror.log_status()
+        await close(self)
+
+    close = Target.close
+    monkeypatch.setattr(Target, "close", slowly)
+    reads = 0
+
+    def read() -> Sequence[Report]:
+        nonlocal reads
+        reads += closing.is_set()
+        return ()
+
+    async def life() -> End:
+        running = asyncio.create_task(mirror.run())
+        async with asyncio.timeout(60):
+            while not mirror.following:  # noqa: ASYNC110  # told to the log alone
+                await asyncio.sleep(0.001)
+            assert mirror._monitor is not None
+            monkeypatch.setattr(mirror._monitor, "read", read)
+            mirror.end(End.REBUILD)
+            return await running
+
+    assert asyncio.run(life()) is End.REBUILD
+    assert closing.is_set()
+    assert not reads
+
+
+def test_nothing_is_begun_while_the_indexes_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be cut short in the middle, and no index would know of it."""
+    source, target = tmp_path / "s", tmp_path / "t"
+    source.mkdir()
+    mirror = Mirror(MirrorSpec(os.fsencode(source), (TargetSpec(os.fsencode(target)),)), observer=None)
+    close = Indexes.close
+    noted = -1
+
+    async def slowly(self: Indexes, *, clean: bool, within_s: float) -> None:
+        nonlocal noted
+        (source / "late").touch()
+        mirror._turn()
+        noted = mirror.targets[0].pending()
+        await close(self, clean=clean, within_s=within_s)
+
+    monkeypatch.setattr(Indexes, "close", slowly)
+
+    async def life() -> End:
+        running = asyncio.create_task(mirror.run())
+        async with asyncio.timeout(60):
+            while not mirror.following:  # noqa: ASYNC110  # told to the log alone
+                await asyncio.sleep(0.001)
+            mirror.stop()
+            return await running
+
+    assert asyncio.run(life()) is End.STOPPED
+    assert noted == 1
+    assert not (target / "late").exists()
+
+
+@pytest.mark.parametrize("more", [(), (Report(RelPath(b"f")),)], ids=["nothing else", "a change"])
+def test_the_queue_is_told_to_be_empty_before_anything_is_started(
+    monkeypatch: pytest.MonkeyPatch, more: tuple[Report, ...]
+) -> None:
+    """What is synced after the reading may be newer than what was read: a move noted next must not be believed."""
+    mirror = Mirror(MirrorSpec(b"/source", ()), observer=None)
+    told: list[str] = []
+    target = cast("Target", TellingTarget(told))
+    for name, value in (
+        ("_monitor", ToldMonitor([Report(ROOT, Scope.TREE, content=False), *more])),
+        ("targets", [target]),
+        ("_compare_whole", [target]),
+        ("_source_ok", lambda: True),
+    ):
+        monkeypatch.setattr(mirror, name, cast("Any", value))
+    monkeypatch.setattr(mirror.changelog, "drained", lambda: told.append("drained"))
+    mirror._turn()
+    assert told == ["compare all", "drained", "kick", "drained"]
