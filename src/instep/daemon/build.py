@@ -137,7 +137,6 @@ def build_engine(built: Ground, target: TargetSpec) -> Engine:
         from instep.engines.native.engine import NativeEngine  # noqa: PLC0415  # as above
 
         return NativeEngine(
-            spec.source,
             target.address,
             source_fd=built.source_fd,
             settings=_native_settings(built),

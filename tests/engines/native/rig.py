@@ -49,7 +49,6 @@ class Rig:
         self.wait_s = 0.0
         self.mounted = Mounted(self.source_fd)
         self.engine = NativeEngine(
-            self.src,
             self.dst,
             source_fd=self.source_fd,
             settings=self.settings,

@@ -1,4 +1,4 @@
-"""The engine as a whole: dry run, full disks, dead workers, targets that go away."""
+"""The engine as a whole: dry run, full disks, dead workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ import pytest
 from instep.engines.native.attributes import Attributes
 from instep.engines.native.engine import NOW_ENTRIES
 from instep.engines.native.session import Session
-from instep.errors import TargetAway, TargetError
 from instep.model import Batch
 from instep.paths import Scope
 from tests.engines.native.rig import Rig, mounted, needs_root, read, temporaries, well, write
@@ -378,41 +377,7 @@ def test_another_worker_makes_the_same_directory(rig: Rig, monkeypatch: pytest.M
     assert raced
 
 
-# -- the target ----------------------------------------------------------------------------------------------------
-
-
-@both_roads
-def test_a_target_that_goes_away(rig: Rig, now: bool) -> None:
-    write(rig.s(b"f"))
-    well(rig.bring(b"f", now=now))
-    aside = os.path.join(rig.base, b"aside")
-    os.rename(rig.dst, aside)
-    write(rig.s(b"f"), b"later")
-    assert rig.bring(b"f", now=now).away
-    with pytest.raises(TargetAway):
-        rig.run(rig.engine.open())
-    assert not os.path.exists(rig.dst), "a target that was unmounted must not be made anew below the mount point"
-    os.mkdir(rig.dst)
-    assert rig.bring(b"f", now=now).away
-    assert os.listdir(rig.dst) == []
-    assert read(os.path.join(aside, b"f")) == b"content"
-    assert rig.run(rig.engine.open()) is False
-    rig.clean(rig.tree(now=now))
-    os.rename(rig.dst, os.path.join(rig.base, b"second"))
-    os.rename(os.path.join(rig.base, b"second"), rig.dst)
-    assert rig.run(rig.engine.open()) is True
-
-
-def test_a_target_that_cannot_be_made(base: bytes) -> None:
-    rig = Rig(base)
-    try:
-        rig.engine._target_path = os.path.join(base, b"no/such/parent")
-        with pytest.raises(TargetError):
-            rig.run(rig.engine.open())
-    finally:
-        rig.run(rig.engine.close())
-        rig._runner.close()
-        os.close(rig.source_fd)
+# -- nothing is left -----------------------------------------------------------------------------------------------
 
 
 def test_no_descriptor_is_left_open(rig: Rig) -> None:

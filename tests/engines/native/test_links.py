@@ -47,6 +47,21 @@ def test_made_before(rig: Rig, now: bool) -> None:
 
 
 @both_roads
+def test_another_target_in_its_place(rig: Rig, now: bool) -> None:
+    """What was learned of names while the first one was filled is learned anew, by all that need it."""
+    write(rig.s(b"a"))
+    os.link(rig.s(b"a"), rig.s(b"b"))
+    rig.clean(rig.tree(now=now))
+    os.rename(rig.dst, os.path.join(rig.base, b"aside"))
+    os.mkdir(rig.dst)
+    assert rig.run(rig.engine.open()) is False
+    rig.clean(rig.tree(now=now))
+    write(rig.s(b"a"), b"other content")
+    os.unlink(rig.s(b"a"))
+    rig.clean(rig.bring(b"a", now=now))
+
+
+@both_roads
 def test_a_fifo_with_several_names(rig: Rig, now: bool) -> None:
     os.mkfifo(rig.s(b"a"), 0o640)
     os.link(rig.s(b"a"), rig.s(b"b"))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from instep.engines.native import tree
+from instep.engines.native.sharing import Sharing
 from instep.paths import Scope
 from tests.engines.native.rig import Rig, write
 
@@ -45,13 +46,13 @@ def test_a_large_new_directory_is_filled_once(rig: Rig, monkeypatch: pytest.Monk
     for number in range(1000):
         os.mkdir(rig.s(b"d/%d" % number))
     together: list[tuple[bool, bool]] = []
-    inside = rig.engine._in_workers
+    inside = Sharing.bring
 
-    async def seen(pool: Any, changes: Any, total: Any, **named: Any) -> None:
+    async def seen(self: Sharing, changes: Any, total: Any, **named: Any) -> None:
         together.append((bool(total.levels), bool(changes)))
-        await inside(pool, changes, total, **named)
+        await inside(self, changes, total, **named)
 
-    monkeypatch.setattr(rig.engine, "_in_workers", seen)
+    monkeypatch.setattr(Sharing, "bring", seen)
     rig.clean(rig.bring(b"d", scope=Scope.LIST))
     assert (True, False) in together
     assert (True, True) not in together

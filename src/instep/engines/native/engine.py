@@ -8,8 +8,6 @@ between small ones. Files with several names are done last, where all names are 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import functools
 import logging
 import os
@@ -19,27 +17,27 @@ from concurrent.futures import ThreadPoolExecutor
 
 from instep.core.deletions import holds, is_limited, limit_for
 from instep.engines.hardlinks import Links
-from instep.engines.mounted import UNSURE_WAIT_S, Mounted
+from instep.engines.mounted import Mounted
 from instep.engines.native.cache import forget
 from instep.engines.native.content import SMALL_BYTES, Brake, Cancelled
 from instep.engines.native.joining import Joiner
 from instep.engines.native.moves import move
+from instep.engines.native.place import Place
 from instep.engines.native.pruning import delete_now, judge, without_repeats
 from instep.engines.native.session import Session, Settings
+from instep.engines.native.sharing import Sharing
 from instep.engines.native.small import LastRead, express
 from instep.engines.native.stretch import Stretch
 from instep.engines.native.tally import Tally
+from instep.engines.native.telling import tell
 from instep.engines.native.tree import count_entries, level
-from instep.engines.native.worker import BRING, WALK, settings_as_tuple
-from instep.errors import TargetAway, TargetError
+from instep.engines.native.worker import settings_as_tuple
 from instep.linux.fanotify import heed_everywhere
 from instep.linux.libc import sync_file_system
-from instep.linux.openat import DIRECTORY
 from instep.logs import fields
 from instep.model import Batch, Change, Failure, Landmarks, Outcome, Postponed, Progress
-from instep.paths import LEARNED_BYTES_MAX, ROOT, RelPath, Scope, is_within
+from instep.paths import ROOT, RelPath, Scope, is_within
 from instep.records import record
-from instep.serving import Values
 from instep.spec import MaxDelete
 from instep.workers import Pool, WorkerDied
 
@@ -52,10 +50,6 @@ NOW_ENTRIES = 128
 """A directory with more entries than this, to be filled or removed, is bulk."""
 NOW_S = 0.010
 """The loop is not held longer than about this."""
-JOB_PATHS = 512
-JOB_ENTRIES = 2000
-RACY_WAIT_S = 1.0
-"""No less than ``hardlinks.AGAIN_S``."""
 LARGE_AT_ONCE = 2
 JOINING_AT_ONCE = 2
 _ENTRY = Scope.ENTRY  # Python 3.11 takes 0.25 us to get a member from its class.
@@ -69,7 +63,6 @@ class NativeEngine:
 
     def __init__(
         self,
-        source: bytes,
         target: bytes,
         *,
         source_fd: int,
@@ -82,10 +75,8 @@ class NativeEngine:
     ) -> None:
         """``last_read``, ``mounted``: what the native engines of one mirror share; None for one that is alone."""
         self.progress = Progress()
-        self._source_path = source
-        self._target_path = target
+        self._place = Place(target, dry_run=settings.dry_run)
         self._source = source_fd
-        self._target = -1
         throttled = settings.bandwidth_bytes_per_s != float("inf")
         # Throttled, everything passes one worker: two would make two streams of that rate.
         self._workers = 1 if throttled else workers
@@ -109,7 +100,6 @@ class NativeEngine:
         self._pool: Pool | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._joining: ThreadPoolExecutor | None = None
-        self._identity: tuple[int, int] | None = None
         self._warm: asyncio.Task[None] | None = None
         self._group = -1
 
@@ -119,47 +109,23 @@ class NativeEngine:
         Returns:
             Whether it is the directory that was left: then nothing below it needs to be compared anew.
         """
-        first = self._identity is None
-        if first and not self._settings.dry_run:
-            with contextlib.suppress(FileExistsError):
-                try:
-                    os.mkdir(self._target_path, 0o755)
-                except OSError as error:
-                    if error.errno != errno.EEXIST:
-                        raise TargetError(
-                            "target-not-writable",
-                            f"cannot make the target directory {os.fsdecode(self._target_path)}: {error.strerror}",
-                            fix="make it, or choose a directory that you may write to",
-                        ) from error
-        try:
-            fd = os.open(self._target_path, DIRECTORY & ~os.O_NOFOLLOW)
-        except OSError as error:
-            if first and error.errno == errno.ENOTDIR:
-                raise TargetError(
-                    "target-not-a-directory",
-                    f"the target {os.fsdecode(self._target_path)} is not a directory",
-                    fix="name a directory",
-                ) from error
-            if not (first and self._settings.dry_run and error.errno == errno.ENOENT):
-                raise TargetAway(f"{os.fsdecode(self._target_path)}: {error.strerror}") from error
-            fd = _nowhere()
+        first = not self._place.was_open
+        fd = self._place.find()
         await self._shut()
-        info = os.fstat(fd)
-        known = self._identity == (info.st_dev, info.st_ino)
-        self._identity = (info.st_dev, info.st_ino)
-        self._target = fd
+        known = self._place.take(fd)
         self._brake.stopping = False
         self._begin()
         if not first and not known:
             self._links = Links(self._source)
+            self._joiner = Joiner(self._links)
         return known
 
     def _begin(self) -> None:
         """What works on the open target; its processes start when they are needed."""
-        descriptors = (self._source, self._target) + ((self._group,) if self._group >= 0 else ())
+        descriptors = (self._source, self._place.fd) + ((self._group,) if self._group >= 0 else ())
         self._now = Session(
             self._source,
-            self._target,
+            self._place.fd,
             self._settings,
             self._group,
             removes_max=NOW_ENTRIES,
@@ -186,7 +152,7 @@ class NativeEngine:
         assert session is not None
         if len(changes) > NOW_PATHS or self._all_later:
             return outcome, changes
-        away = self._away()
+        away = self._place.away()
         if away:
             outcome.away = away
             return outcome, ()
@@ -266,19 +232,20 @@ class NativeEngine:
                 left += [change for change in changes if change not in left][:1]
         self._count(tally)
         named = tally.failures or tally.racy or tally.unsure
-        self._into(outcome, tally, {change.path: change for change in changes} if named else {})
+        tell(outcome, tally, {change.path: change for change in changes} if named else {})
         return outcome, left
 
     async def sync(self, batch: Batch) -> Outcome:
         """Do the batch in workers and threads."""
         outcome = Outcome()
-        away = self._away()
+        away = self._place.away()
         if away:
             outcome.away = away
             return outcome
         session, pool = self._now, self._pool
         assert session is not None
         assert pool is not None
+        sharing = Sharing(pool, self._mounted, self._heard)
         by_path = {change.path: change for change in batch.changes}
         total = Tally()
         limited = self._is_limited(batch)
@@ -299,22 +266,22 @@ class NativeEngine:
         try:
             if total.levels:
                 # By themselves: a change may lead into the same directories, and two at one are in each other's way.
-                await self._in_workers(pool, (), total, holds=spares)
-            await self._in_workers(pool, rest, total, holds=spares)
+                await sharing.bring((), total, holds=spares)
+            await sharing.bring(rest, total, holds=spares)
             if limited and total.extra:
                 full, content = total.full, by_path[ROOT].content
                 jobs, held = await judge(pool, total, limit_for(batch, self._max_delete), content=content)
                 outcome.held = held
-                await self._in_workers(pool, (), total, holds=False, more=jobs)
+                await sharing.bring((), total, holds=False, more=jobs)
                 without_repeats(total)
                 if full and held is None:
                     # There is room now: what did not fit gets another try, and most of what is said of it is void.
                     total.full, total.failures, total.racy, total.large, total.linked = "", [], [], [], []
-                    await self._in_workers(pool, rest, total, holds=False)
+                    await sharing.bring(rest, total, holds=False)
             await self._in_threads(batch, session, total, by_path, outcome)
             if total.levels:
                 # Directories that a thread found missing at the target; what in them is for threads comes next.
-                await self._in_workers(pool, (), total, holds=spares)
+                await sharing.bring((), total, holds=spares)
                 found = [path for path, _ in total.large] + [path for path, *_ in total.linked]
                 outcome.postponed += [Postponed(Change(RelPath(path)), 0.0) for path in found]
             done = not total.full
@@ -331,82 +298,27 @@ class NativeEngine:
         if self._settings.dry_run:
             for line in total.planned:
                 log.info("would-change", extra=fields(what=line))
-        self._into(outcome, total, by_path)
+        tell(outcome, total, by_path)
         return outcome
 
     async def landmarks(self) -> Landmarks | None:
-        """The inode and file system of the root, and its names."""
-        try:
-            volume, info = os.fstatvfs(self._target), os.fstat(self._target)
-            names = frozenset(map(os.fsencode, os.listdir(self._target)))
-        except OSError:
-            return None
-        return Landmarks(b"%x:%x" % (volume.f_fsid, info.st_ino), names)
+        """See ``instep.ports.Engine``."""
+        return self._place.landmarks()
 
     def flush(self) -> None:
         """Sync the target's file system; may take as long as its disk."""
-        sync_file_system(self._target)
+        sync_file_system(self._place.fd)
 
     def distrust(self, changes: Sequence[Change]) -> None:
         """See ``instep.ports.Engine``. Takes as long as it takes to open all these files."""
         for change in changes:
-            forget(self._target, change.path, below=change.scope is Scope.TREE)
+            forget(self._place.fd, change.path, below=change.scope is Scope.TREE)
 
     async def close(self) -> None:
         """Stop copies and workers, let go of the target."""
         await self._shut()
 
     # -- bulk ---------------------------------------------------------------------------------------------------
-
-    async def _in_workers(
-        self, pool: Pool, changes: Sequence[Change], total: Tally, *, holds: bool, more: Sequence[Values] = ()
-    ) -> None:
-        """Hand out paths in runs of neighbours, and directories as they are found, to whoever is free."""
-        items: list[tuple[bytes, int, bool]] = sorted(
-            (change.path, int(change.scope), change.content) for change in changes
-        )
-        jobs = list(more)
-        trees = [item for item in items if item[1] == Scope.TREE]
-        if len(items) == 1 and trees and not trees[0][0]:
-            jobs.append((WALK, [(b"", trees[0][2], False)], 64, holds))
-        else:
-            share = max(16, min(JOB_PATHS, -(-len(items) // pool.size)))
-            jobs += [(BRING, items[at : at + share], JOB_ENTRIES, holds) for at in range(0, len(items), share)]
-        levels, total.levels = total.levels, []
-        learned_bytes = 0
-        running: set[asyncio.Task[Values]] = set()
-        done: set[asyncio.Task[Values]] = set()
-        try:
-            while jobs or levels or running:
-                while len(running) < pool.size and (jobs or levels):
-                    if jobs:
-                        job = jobs.pop()
-                    else:
-                        # While there is little to share out, hand it out in small pieces.
-                        share = max(1, min(256, len(levels) // pool.size))
-                        job = (
-                            WALK,
-                            [(path, int(content), fresh) for path, content, fresh in levels[-share:]],
-                            JOB_ENTRIES if len(levels) > 8 else 256,
-                            holds,
-                        )
-                        del levels[-share:]
-                    running.add(asyncio.create_task(pool.run((*job, self._mounted.mounts))))
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    tally = Tally.of(task.result())
-                    levels += tally.levels
-                    tally.levels = []
-                    self._joiner.note(tally.linked)
-                    self._count(tally)
-                    learned_bytes += sum(len(text) for _, _, text, _ in tally.learned)
-                    if learned_bytes > LEARNED_BYTES_MAX:
-                        tally.learned = []
-                    total.add(tally)  # Full or not, on it goes: a deletion further on makes room.
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, *done, return_exceptions=True)
 
     def _is_limited(self, batch: Batch) -> bool:
         """Whether deletions have to be counted before any of them is made."""
@@ -456,7 +368,7 @@ class NativeEngine:
     def _own_session(self, session: Session | None = None) -> Session:
         """One for a thread, which can be stopped in the middle of a file; this one if it is such a one."""
         if session is None or session.brake is None:
-            session = Session(self._source, self._target, self._settings, self._group, mounted=self._mounted)
+            session = Session(self._source, self._place.fd, self._settings, self._group, mounted=self._mounted)
             session.brake = self._brake
         return session
 
@@ -499,46 +411,17 @@ class NativeEngine:
             return False
         return True
 
+    def _heard(self, tally: Tally) -> None:
+        """A worker has done its part."""
+        self._joiner.note(tally.linked)
+        self._count(tally)
+
     def _count(self, tally: Tally) -> None:
         progress = self.progress
         progress.files += tally.files
         progress.bytes_copied += tally.bytes_copied
         progress.entries += tally.compared
         progress.directories += tally.directories
-
-    def _into(self, outcome: Outcome, tally: Tally, by_path: dict[RelPath, Change]) -> None:
-        outcome.files += tally.files
-        outcome.bytes_copied += tally.bytes_copied
-        outcome.entries += tally.entries
-        outcome.deleted += tally.deleted
-        outcome.learned += tally.learned
-        if tally.full:
-            outcome.full = tally.full
-        for path, reason, hard in tally.failures:
-            change = by_path.get(RelPath(path))
-            if change is None or change.scope is not Scope.TREE:
-                # It may be a directory that was made and could not be filled: the change alone would not look into it.
-                change = Change(RelPath(path), Scope.TREE, content=change is None or change.content)
-            outcome.failures.append(Failure(change, reason, hard))
-        for path in tally.racy:
-            change = by_path.get(RelPath(path)) or Change(RelPath(path))
-            outcome.postponed.append(Postponed(change, RACY_WAIT_S, racy=True))
-        for path in tally.unsure:
-            change = by_path.get(RelPath(path)) or Change(RelPath(path), Scope.TREE)
-            outcome.postponed.append(Postponed(change, UNSURE_WAIT_S))
-            outcome.unsure = True
-
-    def _away(self) -> str | None:
-        """Why the target path does not name the directory that is open any more, if so; a new stat each time."""
-        if self._settings.dry_run:
-            return None
-        try:
-            theirs = os.stat(self._target_path)
-        except OSError as error:
-            return f"the target {os.fsdecode(self._target_path)}: {error.strerror}"
-        if (theirs.st_dev, theirs.st_ino) != self._identity:
-            return f"the target {os.fsdecode(self._target_path)} is another directory than before"
-        return None
 
     async def _shut(self) -> None:
         self._brake.stopping = True
@@ -555,16 +438,4 @@ class NativeEngine:
         if self._pool is not None:
             await self._pool.close()
             self._pool = None
-        if self._target >= 0:
-            os.close(self._target)
-            self._target = -1
-
-
-def _nowhere() -> int:
-    """An empty directory that no path leads to: stands for the target that a dry run must not make."""
-    import tempfile  # noqa: PLC0415  # a tenth of a start, for what is seldom done
-
-    path = tempfile.mkdtemp(prefix="instep-")
-    fd = os.open(path, DIRECTORY)
-    os.rmdir(path)
-    return fd
+        self._place.close()
