@@ -14,7 +14,7 @@ if ! as_user .venv/bin/python -c 'import pytest' 2>/dev/null; then
     echo "  fix: use a checkout and a Python that every user may read (make PYTHON=/usr/bin/python3 …), or run make test as a user" >&2
     exit 1
 fi
-cp -a src tests benchmarks docs examples scripts pyproject.toml uv.lock requirements*.txt Makefile README.md "$scratch/"
+cp -a src tests benchmarks docs examples scripts pyproject.toml uv.lock requirements*.txt Makefile ./*.md LICENSE "$scratch/"
 chown -R 65534:65534 "$scratch"
 python=$(pwd -P)/.venv/bin/python
 cd "$scratch"
