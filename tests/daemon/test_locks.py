@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from instep.daemon import locks
 from instep.daemon.locks import TargetLocks
+from instep.daemon.orphans import end_orphans
 from instep.daemon.state import StateDirectory
 from instep.errors import TargetError
 from instep.linux.flock import lock
@@ -145,6 +148,55 @@ def test_files_of_the_dead_are_removed(make: Make, tmp_path: Path) -> None:
     second = make()
     second.take(target(b"host:/other"))
     assert len(list((tmp_path / "state").glob(f"{locks.PREFIX}*"))) == 1
+
+
+HOLD = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+
+
+@pytest.mark.parametrize("kind", ["directory", "file"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_whoever_ends_while_it_is_looked_for_refuses_nobody(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, moment: str
+) -> None:
+    """What a killed daemon left behind ends of itself, often just then: nobody is found, and nothing is locked."""
+    here = tmp_path / "target"
+    here.mkdir()
+    held = here
+    if kind == "file":
+        dead = make()
+        dead.take(target(here))
+        record = next((tmp_path / "state").glob(f"{locks.PREFIX}*")).read_bytes()
+        dead.close()
+        held = tmp_path / "state" / f"{locks.PREFIX}0{locks.SUFFIX}"
+        held.write_bytes(record)
+    other = subprocess.Popen([sys.executable, "-c", HOLD, held], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    real = end_orphans
+
+    def ends(fd: int, address: bytes) -> bool:
+        if moment == "after":
+            assert not real(fd, address)
+        other.kill()
+        other.wait()
+        return moment == "before" and real(fd, address)
+
+    assert other.stdout
+    other.stdout.readline()
+    monkeypatch.setattr(locks, "end_orphans", ends)
+    with other:
+        make().take(target(here))
+    assert other.returncode == -9
+
+
+def test_one_whom_nobody_can_see_refuses_after_a_moment(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "target"
+    here.mkdir()
+    monkeypatch.setattr(locks, "holder", lambda _fd: None)
+    monkeypatch.setattr(locks, "PATIENCE_S", 0.05)
+    first, second = make(state=False), make(state=False)
+    first.take(target(here))
+    assert "perhaps in another container" in refused(lambda: second.take(target(here)))
 
 
 def test_state_that_cannot_be_written_stops_nothing(

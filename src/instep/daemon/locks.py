@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 PREFIX = "target-"
 SUFFIX = ".lock"
+PATIENCE_S = 1.0
+"""So long somebody whom nobody can see may take to let go of a lock."""
+STEP_S = 0.01
 
 Record = dict[str, Any]
 """What a lock file says of its owner."""
@@ -119,7 +122,7 @@ class TargetLocks:
         with _alone(state):
             for path, record in self._others(state):
                 clash = self._clash(real, record) if real and record["real"] else ""
-                if (clash or path == file) and not _ended_orphans_of(path, target):
+                if (clash or path == file) and not _is_let_go(path, target):
                     raise _taken(target, record, clash)
                 if self._goes_back(real, record):
                     if self._spec.delete or record["delete"]:
@@ -206,21 +209,33 @@ def _alone(state: StateDirectory) -> Iterator[None]:
 
 
 def _lock(fd: int, target: TargetSpec) -> None:
-    """Take the lock, if need be after an end of what somebody who is gone left at work; else BlockingIOError."""
-    try:
-        lock(fd)
-    except BlockingIOError:
-        if not end_orphans(fd, target.address):
-            raise
-        lock(fd)
+    """Take the lock, if need be after an end of what somebody who is gone left at work; else BlockingIOError.
+
+    Blocks for ``PATIENCE_S`` where nobody can be named who holds it: a process that is ending shows no files any more,
+    and holds its locks a moment longer; one that started another meanwhile hands them on.
+    """
+    until_s = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            lock(fd)
+        except BlockingIOError:
+            if not end_orphans(fd, target.address) and (holder(fd) is not None or time.monotonic() > until_s):
+                raise
+            time.sleep(STEP_S)
+        else:
+            return
 
 
-def _ended_orphans_of(path: bytes, target: TargetSpec) -> bool:
+def _is_let_go(path: bytes, target: TargetSpec) -> bool:
+    """Whether whoever held this lock file was about to end, or has been ended."""
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        return end_orphans(fd, target.address)
+        _lock(fd, target)
+    except BlockingIOError:
+        return False
     finally:
         os.close(fd)
+    return True
 
 
 def _file(state: StateDirectory, key: str) -> bytes:

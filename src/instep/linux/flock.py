@@ -46,16 +46,17 @@ def lock(fd: int) -> bool:
 
 
 def holder(fd: int) -> Process | None:
-    """The process that holds the lock of this file; None where that cannot be told."""
+    """The process that holds the lock of this file; None where that cannot be told, or it is on its way out."""
     info = os.fstat(fd)
     here = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
     try:
         with open("/proc/locks", encoding="ascii") as file:
             rows = [line.split() for line in file]
         pid = next(int(row[4]) for row in rows if len(row) > 5 and row[1] == "FLOCK" and row[5] == here)
-        return _process(pid) if pid > 0 else None
+        found = _process(pid) if pid > 0 else None
     except (OSError, StopIteration, ValueError):
         return None
+    return found if found and found.command else None  # Whoever ends loses its words first, its files later.
 
 
 def heirs(fd: int) -> list[int]:
