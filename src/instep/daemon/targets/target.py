@@ -537,7 +537,8 @@ class Target:
             try:
                 known = await self.engine.open() and known
                 if self._claim is not None:
-                    self._claim()  # It may be another directory by now, and that one taken.
+                    # It may be another directory by now, and that one taken; an end of orphans takes seconds.
+                    await asyncio.to_thread(self._claim)
                 if self.index is not None:
                     known = await self.index.recognises(known=known)
             except TargetAway as away:
