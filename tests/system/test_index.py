@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.system import small_queue, unhurried
+from tests.system.compare import differences
 from tests.system.conftest import Start
 from tests.system.daemon_process import DaemonProcess, wait_until
 
@@ -248,3 +251,59 @@ def test_rewritten_in_the_same_moment_and_killed_before_the_first_comparison_was
     daemon = once(start, source, where, f"--engine={engine}", *far)
     assert daemon.wait_event("index")["reason"] == "the first comparison was not finished"
     assert (target / "d1" / "sub" / "h").read_text().startswith("oth")
+
+
+OTHERS = {
+    "other rules": ["--exclude=g", "--delete-excluded"],
+    "another source": [],
+    "another source, no index": ["--initial-sync=full"],
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("other", OTHERS)
+def test_another_mirror_has_worked_on_the_target_since(
+    start: Start, source: Path, target: Path, tmp_path: Path, engine: str, other: str
+) -> None:
+    """What this one's index says it left there may be gone: an index is believed by who was there last, alone."""
+    fill(source)
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    once(start, source, target, f"--engine={engine}")
+    assert used(once(start, source, target, f"--engine={engine}"))
+    second = source
+    if "source" in other:
+        second = source.with_name("second")
+        shutil.copytree(source, second)
+        (second / "d3" / "f").write_text("another")
+        shutil.rmtree(second / "d1" / "sub")
+    assert not used(once(start, second, link, f"--engine={engine}", *OTHERS[other]))
+    daemon = once(start, source, target, f"--engine={engine}")
+    reason = str(daemon.wait_event("index")["reason"])
+    assert reason == "a mirror with other options or of another source has worked on the target since"
+    assert not differences(source, target)
+    assert used(once(start, source, target, f"--engine={engine}"))
+
+
+def test_a_repair_by_hand_is_a_turn_at_the_target_too(start: Start, source: Path, target: Path, tmp_path: Path) -> None:
+    fill(source)
+    once(start, source, target)
+    for options, believed in (((), True), (("--exclude=g", "--delete-excluded"), False)):
+        words = [*("-m", "instep", "verify", "--repair", f"--state-dir={tmp_path / 'state'}"), *options, source, target]
+        subprocess.run([sys.executable, *words], check=True, timeout=60)
+        assert used(once(start, source, target)) == believed
+        assert not differences(source, target)
+
+
+def test_rules_that_change_and_change_back(start: Start, source: Path, target: Path, tmp_path: Path) -> None:
+    fill(source)
+    rules = tmp_path / "rules"
+    rules.touch()
+    daemon = run(start, source, target, f"--exclude-from={rules}", "--delete-excluded")
+    for count, text in ((2, "g\n"), (3, "")):
+        rules.write_text(text)
+        daemon.tell(signal.SIGHUP)
+        daemon.wait_event("following", count=count)
+        assert (target / "d0" / "g").exists() == (not text)
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0

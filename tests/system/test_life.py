@@ -15,6 +15,7 @@ from tests.system import unhurried
 from tests.system.compare import differences, snapshot
 from tests.system.conftest import Start
 from tests.system.daemon_process import wait_until
+from tests.system.faults import started
 
 ENGINES = ["native", "rsync"]
 STOPPED_S = 20.0
@@ -26,6 +27,25 @@ def fill(root: Path, directories: int = 3, files: int = 5) -> None:
         (root / f"d{number}").mkdir(parents=True)
         for each in range(files):
             (root / f"d{number}" / f"f{each}").write_bytes(os.urandom(100 + each))
+
+
+# -- the beginning -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("monitor", [pytest.param("fanotify", marks=pytest.mark.root), "inotify", "poll"])
+def test_signals_while_a_far_target_is_being_opened(start: Start, source: Path, tmp_path: Path, monitor: str) -> None:
+    """Nobody watches yet then; that is no reason to fail, nor to be late at the end."""
+    login = tmp_path / "login"
+    login.write_text("#!/bin/sh\nexec sleep 300\n")
+    login.chmod(0o755)
+    daemon = start(source, "host:/target", "--ssh", login, f"--monitor={monitor}")
+    started(daemon, "sleep")
+    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGRTMIN + 1):
+        os.kill(daemon.pid, number)
+    began_s = time.monotonic()
+    assert daemon.stop() == 0
+    assert time.monotonic() - began_s < STOPPED_S
+    assert not daemon.events("internal-error")
 
 
 # -- the end -----------------------------------------------------------------------------------------------------------

@@ -14,11 +14,12 @@ from typing import Protocol
 from instep.core.changelog import ChangeLog
 from instep.core.filters import Filter
 from instep.daemon.build import build_verifier
+from instep.daemon.indexes.turns import Turn
 from instep.daemon.locks import TargetLocks
 from instep.daemon.mirrors.mountpoints import MountGuard
 from instep.daemon.mirrors.source import Source
 from instep.daemon.run import run_units
-from instep.daemon.state import kept_apart, open_state
+from instep.daemon.state import StateDirectory, kept_apart, open_state
 from instep.daemon.targets.target import State, Target
 from instep.daemon.targets.targets import Built, build_targets
 from instep.daemon.targets.verify import AGAIN_MAX, Look, changes_of
@@ -65,6 +66,7 @@ class Verification:
         self._settled = asyncio.Event()
         self._work: asyncio.Task[bool] | None = None
         self._mounts: MountGuard | None = None
+        self._state: StateDirectory | None = None
 
     async def run(self) -> int:
         """0 when all targets equal the source in the end, else 1."""
@@ -72,7 +74,7 @@ class Verification:
         source = Source(mirror.source)
         locks: TargetLocks | None = None
         if self._spec.repair:
-            state = open_state(mirror)
+            state = self._state = open_state(mirror)
             locks = TargetLocks(mirror, state)
             self._mounts = MountGuard.of(mirror, source.fd, Filter(mirror.rules), state)
         built = Built(
@@ -154,6 +156,8 @@ class Verification:
             await verifier.open()
             if target is not None:
                 await target.open()
+                if self._state is not None:
+                    Turn(replace(built.spec, targets=(spec,)), self._state).begin()
                 if built.spec.force_delete:
                     target.deletions.allow()
             async with contextlib.aclosing(look.differences()) as found:

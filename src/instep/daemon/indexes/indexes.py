@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from instep.daemon.indexes.reader import Reader
 from instep.daemon.indexes.target_index import Drain, TargetIndex
+from instep.daemon.indexes.turns import Turn
 from instep.daemon.state import StateDirectory, mirror_key
 from instep.daemon.targets.target import State, Target
 from instep.errors import TargetAway, UsageError
@@ -65,15 +66,22 @@ class Indexes:
         self._targets = targets
         self._reader = Reader(spec, source, margin_ns=POLL_MARGIN_NS if polls else 0)
         self._indexes: list[TargetIndex] = []
+        self._turns: list[Turn] = []  # of targets that have none
         self._why_not = "there is no state directory" if state is None else _why_not(source)
-        if state is None or self._why_not:
+        if state is None:
             return
+        has_any = not self._why_not
         for target, one in zip(targets, spec.targets, strict=True):
-            path = state.path(f"{mirror_key(replace(spec, targets=(one,)))}.index")
+            alone = replace(spec, targets=(one,))
+            turn = Turn(alone, state)
+            path = state.path(f"{mirror_key(alone)}.index")
             try:
-                self._indexes.append(TargetIndex(target, path, self._reader, drain))
+                if has_any:
+                    self._indexes.append(TargetIndex(target, path, self._reader, drain, turn))
+                    continue
             except BrokenIndex as error:
                 self._why_not = f"{os.fsdecode(path)}: {error}"
+            self._turns.append(turn)
 
     async def begin(self, opening: Mapping[Target, asyncio.Future[None]] | None = None) -> list[Target]:
         """Ask each index, and note every batch from now on; returns the targets that have to be compared as a whole.
@@ -88,6 +96,8 @@ class Indexes:
         """
         mode = self._spec.initial_sync
         opening = opening or {}
+        for turn in self._turns:
+            await asyncio.to_thread(turn.begin)
         early = await self._begin_early(opening) if mode is InitialSync.AUTO else set()
         await asyncio.gather(*(task for target, task in opening.items() if target not in early))
         later = [index for index in self._indexes if index.target not in early]

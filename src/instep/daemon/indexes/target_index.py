@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from instep.daemon.indexes.losses import EVERYTHING, Losses
 from instep.daemon.indexes.reader import Reader
+from instep.daemon.indexes.turns import Turn
 from instep.daemon.targets.target import State, Target
 from instep.errors import TargetAway
 from instep.index.journal import Touched
@@ -53,7 +54,7 @@ class _LostAtDisk(Exception):
 class TargetIndex:
     """Lives in the loop. Whatever goes wrong costs the index, never the mirror."""
 
-    def __init__(self, target: Target, path: bytes, reader: Reader, drain: Drain) -> None:
+    def __init__(self, target: Target, path: bytes, reader: Reader, drain: Drain, turn: Turn) -> None:
         """Open the index at ``path``; a file that is none is replaced. BrokenIndex when that cannot be."""
         self.target = target
         self.path = path
@@ -63,6 +64,7 @@ class TargetIndex:
         self._ledger = Ledger(path)
         self._reader = reader
         self._drain = drain
+        self._turn = turn
         self._timer: asyncio.TimerHandle | None = None
         self._commit: asyncio.Task[None] | None = None
         self._clocks_s = _between_clocks_s()
@@ -88,6 +90,7 @@ class TargetIndex:
         """See whether it can be believed for the target; one that is away is recognised later. Blocks on the disk."""
         try:
             self._in_doubt = self._ledger.in_doubt()
+            self._turn.check()
             if not away:
                 self._ledger.recognise(landmarks, self._in_doubt)
                 self._recognised = True
@@ -110,6 +113,7 @@ class TargetIndex:
         except BrokenIndex as error:
             self.doubt = f"it is broken: {error}"
             self._give_up(str(error))
+        await asyncio.to_thread(self._turn.begin)  # After it was written that ours is not whole, if so.
         if self.target.state is State.READY:
             await self._ask_disk()
 

@@ -57,6 +57,10 @@ class End(enum.Enum):
     """To be made anew: other rules, or the source came back."""
 
 
+class _EndedEarly(Exception):
+    """It is to end, and has not begun to watch."""
+
+
 class Mirror:
     """Wires one monitor, one change log and some targets; lives in one loop, ends with ``run``."""
 
@@ -107,7 +111,8 @@ class Mirror:
         self._wakes_since_s = 0.0
         self._waiting: asyncio.Task[None] | None = None
         self._verifying: list[asyncio.Task[None]] = []
-        self._opening: dict[Target, asyncio.Task[None]] = {}
+        self._opening: list[asyncio.Task[None]] = []
+        self._opened: dict[Target, asyncio.Future[None]] = {}
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -144,14 +149,11 @@ class Mirror:
                     target.deletions.allow()
             if self._mounts is not None:
                 self._mounts.keep(self.targets)
-            self._monitor, self._why_monitor = build_monitor(spec, self._filter)
-            await self._open_targets()
-            await self._use_indexes(source)
+            try:
+                self._monitor = await self._watch(source)
+            except _EndedEarly:
+                return await self._ended
             whole = self._compare_whole
-            if spec.once and not whole:
-                self._monitor.close()
-                self._monitor, self._why_monitor = build_monitor(spec, self._filter, copying=False)
-            self._monitor.start()
             if isinstance(self._monitor, Grouped):
                 for target in self.targets:
                     if isinstance(target.engine, Discreet):
@@ -183,6 +185,22 @@ class Mirror:
             return End.INCOMPLETE
         return end
 
+    async def _watch(self, source: int) -> Monitor:
+        """Open the targets and ask their indexes, then begin to watch: nobody can ask a monitor for anything before."""
+        spec = self.spec
+        monitor, self._why_monitor = build_monitor(spec, self._filter)
+        try:
+            await self._open_targets()
+            await self._use_indexes(source, polls=_polls(monitor))
+            if spec.once and not self._compare_whole:
+                monitor.close()
+                monitor, self._why_monitor = build_monitor(spec, self._filter, copying=False)
+            monitor.start()
+        except BaseException:
+            monitor.close()
+            raise
+        return monitor
+
     async def _open_targets(self) -> None:
         """Begin to open all targets; those on this machine, which takes no time, are open when this returns."""
         loop = asyncio.get_running_loop()
@@ -191,23 +209,32 @@ class Mirror:
         near: list[asyncio.Task[None]] = []
         for target, spec in zip(self.targets, self.spec.targets, strict=True):
             task = loop.create_task(target.open())
-            task.add_done_callback(self._opened)
-            self._opening[target] = task
+            opened = self._opened[target] = loop.create_future()
+            task.add_done_callback(functools.partial(self._is_open, opened))
+            self._opening.append(task)
             if spec.is_local:
                 near.append(task)
         await asyncio.gather(*near)
 
-    def _opened(self, task: asyncio.Task[None]) -> None:
-        """A target that can never be opened ends the mirror."""
+    def _is_open(self, opened: asyncio.Future[None], task: asyncio.Task[None]) -> None:
+        """Or it can never be opened: that ends the mirror."""
         assert self._ended is not None
-        if not task.cancelled() and (error := task.exception()) is not None and not self._ended.done():
-            self._ended.set_exception(error)
-            self._ended.exception()  # It may have been raised already, where this target was waited for.
+        if task.cancelled():
+            opened.cancel()
+        elif (error := task.exception()) is None:
+            if not opened.done():
+                opened.set_result(None)
+        else:
+            # It is raised where the target is waited for, if it is, or else at the end of all.
+            for waiter in (opened, self._ended):
+                if not waiter.done():
+                    waiter.set_exception(error)
+                    waiter.exception()
 
-    async def _use_indexes(self, source: int) -> None:
+    async def _use_indexes(self, source: int, *, polls: bool) -> None:
         """See of which targets it is known what they hold; the others are compared as a whole."""
         spec = self.spec
-        self._indexes = Indexes(spec, source, self.targets, self._state, self._drain, polls=self._polls)
+        self._indexes = Indexes(spec, source, self.targets, self._state, self._drain, polls=polls)
         self._rescan = Rescan(
             self._indexes,
             self.targets,
@@ -216,7 +243,7 @@ class Mirror:
             max_delete=spec.max_delete,
             clock=self._clock,
         )
-        self._compare_whole = await self._indexes.begin(self._opening)
+        self._compare_whole = await self._indexes.begin(self._opened)
 
     def stop(self) -> None:
         """Finish what is running, bring over what is dirty, then end; ``run`` returns when that is done."""
@@ -235,6 +262,10 @@ class Mirror:
         """End now; batches under way are cancelled."""
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(end)
+            for opened in self._opened.values():
+                if not opened.done():  # A login may take a minute, or for ever.
+                    opened.set_exception(_EndedEarly())
+                    opened.exception()
 
     def carry(self) -> list[Report]:
         """Everything that is not in step, for the mirror that takes over."""
@@ -268,7 +299,7 @@ class Mirror:
     def log_status(self) -> None:
         """The status report, as one log event per target and one for the monitor."""
         if self._monitor is None:
-            return  # It is ending; what takes its place can tell more.
+            return  # It begins or ends; before long there is more to tell.
         status, name = self._monitor.status(), self._monitor.name
         report_mirror(self.spec.source, name, status, missing=self._missing, following=self.following)
         now_s = self._clock()
@@ -284,7 +315,7 @@ class Mirror:
     async def _close(self) -> None:
         for target in self.targets:
             target.paused = True  # What is begun now would be cut short, and no index would know of it.
-        unfinished = [*self._verifying, *(task for task in self._opening.values() if not task.done())]
+        unfinished = [*self._verifying, *(task for task in self._opening if not task.done())]
         for task in unfinished:
             task.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
@@ -433,11 +464,6 @@ class Mirror:
         self._kick()
         self._check()
 
-    @property
-    def _polls(self) -> bool:
-        """What happened is not in a queue, but found at intervals."""
-        return self._monitor is not None and self._monitor.name == MonitorName.POLL.value
-
     def _drain(self) -> bool:
         """Take in what there is; whether all that happened before is noted."""
         if self._source_away or self._monitor is None:
@@ -445,7 +471,7 @@ class Mirror:
         self._turn()
         if self._rescan is not None and self._rescan.busy:
             return False  # What was lost, as the end of a name that is touched, is noted by that alone.
-        return self._monitor.drained or self._polls
+        return self._monitor.drained or _polls(self._monitor)
 
     def _kick(self) -> None:
         if not self._source_ok():
@@ -518,3 +544,8 @@ class Mirror:
         await source.back()
         log.warning("source-back", extra=fields(source=self.spec.source, now="everything is compared anew"))
         self.end(End.REBUILD)
+
+
+def _polls(monitor: Monitor) -> bool:
+    """What happened is not in a queue, but found at intervals."""
+    return monitor.name == MonitorName.POLL.value
