@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from instep.engines.native.cache import forget
+from instep.engines.native.cache import Distrusted, forget
 from instep.linux.libc import libc
+from instep.model import Change
+from instep.paths import RelPath, Scope
 
 
 @pytest.fixture
@@ -73,3 +75,22 @@ def test_not_through_links_nor_of_what_is_no_file(tmp_path: Path, root: int) -> 
     for path in (b"d/link", b"d/directory", b"d/directory/file", b"d/fifo", b"gone", b"gone/x"):
         forget(root, path, below=True)
     assert remembered(outside)
+
+
+def test_a_tree_that_is_distrusted_is_not_done_with_one_file_of_it(tmp_path: Path, root: int) -> None:
+    one, other = written(tmp_path / "d/one"), written(tmp_path / "d/other")
+    forget(root, b"d/one", below=False)
+    if remembered(one):
+        pytest.skip("this file system forgets nothing")
+    tree = [Change(RelPath(b"d"), Scope.TREE)]
+    distrusted = Distrusted()
+    assert not distrusted.concerns(tree)
+    distrusted.add(tree)
+    distrusted.forget(root, [Change(RelPath(b"d"))])
+    distrusted.forget(root, [Change(RelPath(b"d/other"))])
+    assert remembered(other)
+    assert distrusted.concerns(tree)
+    assert not distrusted.concerns([Change(RelPath(b"d/other"))])
+    distrusted.forget(root, tree)
+    assert not remembered(other)
+    assert not distrusted.concerns(tree)

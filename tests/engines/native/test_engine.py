@@ -397,3 +397,33 @@ def test_no_descriptor_is_left_open(rig: Rig) -> None:
         rig.bring(b"n")
         rig.tree(now=True)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# -- a disk that lost something ------------------------------------------------------------------------------------
+
+
+@both_roads
+@pytest.mark.parametrize("top", [b"d/f", b"d", b""])
+def test_what_was_on_its_way_when_a_loss_was_told_is_read_from_the_disk_too(
+    base: bytes, monkeypatch: pytest.MonkeyPatch, top: bytes, now: bool
+) -> None:
+    """Part of it may be lost already, and it has its name only when it is whole."""
+    forgotten: list[int] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda fd, *_: forgotten.append(os.fstat(fd).st_ino))
+    scope = Scope.ENTRY if top == b"d/f" else Scope.TREE
+    with Rig(base) as rig:
+        os.mkdir(rig.s(b"d"))
+        write(rig.s(b"d/f"), bytes(100_000))
+        rig.clean(rig.tree())
+        rig.engine.distrust(rig.changes([b"d/f"]))
+        write(rig.d(b"d/arriving"), bytes(100_000), mtime_ns=os.stat(rig.s(b"d/f")).st_mtime_ns)
+        os.rename(rig.d(b"d/arriving"), rig.d(b"d/f"))
+        late = os.stat(rig.d(b"d/f")).st_ino
+        assert late not in forgotten
+        well(rig.bring(top, scope=scope, content=False, now=now))
+        assert late not in forgotten, "nothing was compared"
+        well(rig.bring(top, scope=scope, now=now))
+        assert forgotten.count(late) == 1
+        write(rig.s(b"d/f"), bytes(100_001))
+        well(rig.bring(top, scope=scope, now=now))
+        assert forgotten.count(late) == 1, "it has been asked for"

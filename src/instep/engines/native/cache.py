@@ -5,9 +5,42 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Sequence
 
 from instep.engines.native.small import READ
 from instep.linux.openat import open_directory
+from instep.model import Change
+from instep.paths import Scope, is_below
+
+
+class Distrusted:
+    """What is to be read from the disk itself when it is compared next.
+
+    It is forgotten then and not before: a file may be on its way under a temporary name when a loss is told, and part
+    of it be lost already. Filled by one thread, emptied by another.
+    """
+
+    def __init__(self) -> None:
+        self._paths: dict[bytes, bool] = {}
+        """And whether with all that is below."""
+
+    def add(self, changes: Sequence[Change]) -> None:
+        """These come back, each with its content to be compared."""
+        self._paths |= {change.path: change.scope is Scope.TREE for change in changes}
+
+    def concerns(self, changes: Sequence[Change]) -> bool:
+        """Whether ``forget`` has anything to do before these are worked on. Of no cost while nothing was lost."""
+        paths = self._paths
+        return bool(paths) and any(change.path in paths or change.scope is Scope.TREE for change in changes)
+
+    def forget(self, root: int, changes: Sequence[Change]) -> None:
+        """What is about to be compared is forgotten. Blocks as long as it takes to open all these files."""
+        trees = [change.path for change in changes if change.content and change.scope is Scope.TREE]
+        entries = {change.path for change in changes if change.content}
+        for path, below in list(self._paths.items()):
+            if path in trees or is_below(path, trees) or (path in entries and not below):
+                del self._paths[path]
+                forget(root, path, below=below)
 
 
 def forget(root: int, path: bytes, *, below: bool) -> None:

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from instep.core.deletions import holds, is_limited, limit_for
 from instep.engines.hardlinks import Links
 from instep.engines.mounted import Mounted
-from instep.engines.native.cache import forget
+from instep.engines.native.cache import Distrusted, forget
 from instep.engines.native.content import SMALL_BYTES, Brake, Cancelled
 from instep.engines.native.joining import Joiner
 from instep.engines.native.moves import move
@@ -94,6 +94,7 @@ class NativeEngine:
         self._max_delete = max_delete
         self._links = Links(source_fd)
         self._joiner = Joiner(self._links)
+        self._distrusted = Distrusted()
         self._owed: list[tuple[bytes, bool, bool]] = []  # directories made in sync_now that sync has to fill
         self._brake = Brake(float("inf"))
         self._now: Session | None = None
@@ -150,7 +151,7 @@ class NativeEngine:
         outcome = Outcome()
         session = self._now
         assert session is not None
-        if len(changes) > NOW_PATHS or self._all_later:
+        if len(changes) > NOW_PATHS or self._all_later or self._distrusted.concerns(changes):
             return outcome, changes
         away = self._place.away()
         if away:
@@ -245,6 +246,8 @@ class NativeEngine:
         session, pool = self._now, self._pool
         assert session is not None
         assert pool is not None
+        if self._distrusted.concerns(batch.changes):
+            await asyncio.to_thread(self._distrusted.forget, self._place.fd, batch.changes)
         sharing = Sharing(pool, self._mounted, self._heard)
         by_path = {change.path: change for change in batch.changes}
         total = Tally()
@@ -311,7 +314,8 @@ class NativeEngine:
 
     def distrust(self, changes: Sequence[Change]) -> None:
         """See ``instep.ports.Engine``. Takes as long as it takes to open all these files."""
-        for change in changes:
+        self._distrusted.add(changes)
+        for change in changes:  # Now too: until they come back some may have been renamed.
             forget(self._place.fd, change.path, below=change.scope is Scope.TREE)
 
     async def close(self) -> None:
