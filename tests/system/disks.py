@@ -32,6 +32,7 @@ class Disks:
             pytest.skip("mounting needs root")
         self._base = base
         self._mounted: list[Path] = []
+        self._undo = contextlib.ExitStack()
 
     def image(self, kind: str) -> Path:
         """The file that holds the disk of this kind."""
@@ -61,7 +62,17 @@ class Disks:
         subprocess.run(["mkfs.ext4", "-q", "-e", "continue", *words, image], check=True, capture_output=True)
         with image.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, PACKED_BYTES)
-        return self.mount(self._base / "promising", "-o", "loop", str(image))
+        point = self.mount(self._base / "promising", "-o", "loop", str(image))
+        self._page_by_page(image)
+        return point
+
+    def _page_by_page(self, image: Path) -> None:
+        """Let no request to this disk be served in part: since Linux 6.16 the loop driver calls that a success."""
+        command: list[str | Path] = ["losetup", "--noheadings", "--output", "NAME", "--associated", image]
+        device = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
+        most_kb = Path("/sys/block", Path(device).name, "queue", "max_sectors_kb")
+        self._undo.callback(most_kb.write_text, most_kb.read_text())  # Whoever gets the device next has it as it was.
+        most_kb.write_text(str(os.sysconf("SC_PAGE_SIZE") // 1024))
 
     @contextlib.contextmanager
     def exhausted(self) -> Iterator[None]:
@@ -143,6 +154,7 @@ class Disks:
 
     def close(self) -> None:
         """Unmount all."""
+        self._undo.close()
         for point in reversed(self._mounted):
             subprocess.run(["umount", "-l", point], check=False, stderr=subprocess.DEVNULL)
 
