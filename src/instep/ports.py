@@ -64,6 +64,21 @@ class Monitor(Protocol):
 
 
 @runtime_checkable
+class Renewable(Protocol):
+    """A monitor that can be handed from one mirror to the next."""
+
+    def renew(self, ignore: Callable[[RelPath, bool], bool] | None) -> bool:
+        """Go on for another mirror of the same source, which leaves out other directories. Nothing is lost meanwhile.
+
+        ``Report(ROOT, TREE, content=False)`` is given once more, when every directory that is not ignored is being
+        watched; what was not read before may come first.
+
+        Returns:
+            Whether it can go on. If not it is of no use any more: what it watched was unmounted, or it is closed.
+        """
+
+
+@runtime_checkable
 class Grouped(Protocol):
     """A monitor that can be kept from being told of single directories (``instep.linux.fanotify.ignore_in``)."""
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from instep.linux.libc import libc
 from instep.model import Report
 from instep.paths import Scope
-from instep.ports import Monitor
+from instep.ports import Monitor, Renewable
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -322,6 +322,9 @@ def play(
             if reports and not first:
                 first = [*reports[:1]]
             mirror.apply(reports)
+            if draw.random() < 0.01:
+                assert isinstance(monitor, Renewable)
+                monitor.renew(None)
             if os.waitpid(writers[0], os.WNOHANG)[0]:
                 writers.pop(0)
             if draw.random() < 0.3:

@@ -16,7 +16,7 @@ import pytest
 from instep.linux.libc import libc
 from instep.model import Report
 from instep.paths import ROOT, RelPath, Scope
-from instep.ports import Monitor
+from instep.ports import Monitor, Renewable
 from tests.conformance.conftest import Factory
 from tests.conformance.monitor_model import Mirror, compare, disturb, drain, exchange, fork, read_until, rounds
 
@@ -395,6 +395,76 @@ def test_idle_says_nothing(stage: Stage) -> None:
     assert not stage.monitor.read()
     if stage.monitor.name != "poll":
         assert stage.monitor.wake_s() is None
+
+
+# Handed to another mirror.
+
+
+def renewed(stage: Stage, *ignored: bytes) -> None:
+    assert isinstance(stage.monitor, Renewable)
+    assert stage.monitor.renew((lambda path, is_dir: is_dir and path in ignored) if ignored else None)
+
+
+def test_what_was_not_read_before_it_was_renewed_is_told_after(stage: Stage) -> None:
+    some_directories(stage)
+    write(stage.at(b"two/file"), b"old")
+    stage.start()
+    os.rename(stage.at(b"one"), stage.at(b"two/one"))
+    before = os.stat(stage.at(b"two/file"))
+    write(stage.at(b"two/file"), b"new")
+    os.utime(stage.at(b"two/file"), ns=(before.st_atime_ns, before.st_mtime_ns))
+    renewed(stage)
+    renewed(stage)
+    os.makedirs(stage.at(b"between/deep"))
+    reports = stage.settle()
+    assert {b"one", b"two/one", b"two/file", b"between"} <= paths(reports)
+    assert any(report.content for report in reports if report.path == b"two/file")
+    assert (ROOT, Scope.TREE, False) in [report[:3] for report in reports]
+    stage.probe()
+    renewed(stage)
+    assert [report[:3] for report in stage.settle()] == [(ROOT, Scope.TREE, False)]
+    stage.probe()
+
+
+def test_what_was_ignored_is_watched_when_the_whole_tree_is_told_again(stage: Stage) -> None:
+    some_directories(stage)
+    stage.start()
+    renewed(stage, b"one")
+    reports = stage.settle()
+    assert (ROOT, Scope.TREE, False) in [report[:3] for report in reports]
+    if stage.monitor.name != "fanotify":  # That one has no cost for each directory, and leaves it to who reads.
+        write(stage.at(b"one/deep/er/file"), b"unseen")
+        os.makedirs(stage.at(b"one/more"))
+        assert not [path for path in paths(drain(stage.monitor)) if path.startswith(b"one/")]
+    renewed(stage, b"two")
+    reports = stage.settle()
+    assert (ROOT, Scope.TREE, False) in [report[:3] for report in reports]
+    write(stage.at(b"one/deep/er/file"), b"seen")
+    assert b"one/deep/er/file" in paths(stage.settle())
+    renewed(stage)
+    stage.settle()
+    stage.probe()
+
+
+def test_closed_it_is_of_no_use(stage: Stage) -> None:
+    stage.start()
+    stage.monitor.close()
+    assert isinstance(stage.monitor, Renewable)
+    assert not stage.monitor.renew(None)
+
+
+def test_of_a_root_that_was_away_and_is_back(stage: Stage) -> None:
+    some_directories(stage)
+    stage.start()
+    for _ in range(2):
+        os.rename(stage.root, stage.root + b"-away")
+        write(stage.root + b"-away/two/file")
+        assert (b"two/file") in paths(drain(stage.monitor))
+        os.rename(stage.root + b"-away", stage.root)
+        renewed(stage)
+        assert (ROOT, Scope.TREE, False) in [report[:3] for report in stage.settle()]
+        assert stage.monitor.status().trouble == ()
+        stage.probe()
 
 
 # The property.

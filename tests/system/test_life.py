@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -15,7 +16,7 @@ from tests.system import unhurried
 from tests.system.compare import differences, snapshot
 from tests.system.conftest import Start
 from tests.system.daemon_process import wait_until
-from tests.system.faults import started
+from tests.system.faults import MONITORS, started
 
 ENGINES = ["native", "rsync"]
 STOPPED_S = 20.0
@@ -256,6 +257,73 @@ def test_hangup_amid_changes_loses_nothing(start: Start, source: Path, target: P
         (source / f"f{each}").write_text(str(each))
         if each % 200 == 100:
             daemon.tell(signal.SIGHUP)
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("monitor", MONITORS)
+def test_what_happens_while_rules_are_read_anew_is_not_missed(
+    start: Start, source: Path, target: Path, tmp_path: Path, monitor: str, engine: str, times: int
+) -> None:
+    """Nothing but an event tells of it: no index is kept, and sizes and times stay what they were."""
+    if monitor == "fanotify" and os.geteuid() != 0:
+        pytest.skip("fanotify needs root")
+    patterns = tmp_path / "patterns"
+    patterns.write_text("*.o\n")
+    fill(source)
+    for name in ("one", "two"):
+        (source / name).mkdir()
+        (source / name / "f").write_text(name)
+        os.utime(source / name / "f", (1, 1))
+        os.utime(source / name, (1, 1))
+    words = [*MONITORS[monitor], f"--engine={engine}", f"--exclude-from={patterns}", "--state-dir=none"]
+    daemon = start(source, target, *words)
+    daemon.wait_following()
+    daemon.wait_equal(source, target)
+    for number in range(1, times + 1):
+        patterns.write_text(f"*.{number}\n")
+        daemon.tell(signal.SIGHUP)
+        daemon.wait_event("reloaded", count=number)
+        # Now the mirrors are replaced: to ask rsync what it can do takes some time.
+        info = (source / "d0" / "f0").stat()
+        (source / "d0" / "f0").write_bytes(os.urandom(info.st_size))
+        os.utime(source / "d0" / "f0", ns=(info.st_atime_ns, info.st_mtime_ns))
+        if number == 1:
+            (source / "one").rename(source / "three")
+            (source / "two").rename(source / "one")
+            (source / "three").rename(source / "two")
+    daemon.wait_equal(source, target)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_source_that_goes_again_as_soon_as_it_is_back(
+    start: Start, source: Path, target: Path, shm: Path, engine: str
+) -> None:
+    """As an unsteady mount does: by then the mirror is being made anew."""
+    fill(source)
+    daemon = start(source, target, f"--engine={engine}")
+    daemon.wait_following()
+    before = snapshot(target)
+    source.rename(shm / "aside")
+    daemon.tell(signal.SIGUSR2)
+    for number in range(1, 4):
+        daemon.wait_event("source-away", count=number)
+        (shm / "aside").rename(source)
+        daemon.wait_event("source-back", count=number)
+        source.rename(shm / "aside")
+        source.mkdir()
+        (source / "not ours").write_text("x")
+        daemon.tell(signal.SIGUSR2)
+        daemon.wait_event("source-away", count=number + 1)
+        daemon.tell(signal.SIGUSR1)
+        daemon.wait_event("status", count=number)
+        shutil.rmtree(source)
+        assert snapshot(target) == before
+    (shm / "aside" / "d0" / "f0").write_text("changed while away")
+    (shm / "aside").rename(source)
     daemon.wait_equal(source, target)
     assert daemon.stop() == 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -86,12 +87,17 @@ def build_monitor(spec: MirrorSpec, filters: Filter, *, copying: bool = True) ->
         spec.monitor,
         spec.source,
         one_file_system=spec.one_file_system,
-        ignore=None if filters.is_trivial else filters.excludes,
+        ignore=ignored_by(filters),
         poll_s=spec.poll_s,
         brief=(spec.once or spec.dry_run)
         and copying
         and any(_shares_file_system(spec.source, target) for target in spec.targets),
     )
+
+
+def ignored_by(filters: Filter) -> Callable[[RelPath, bool], bool] | None:
+    """What a monitor need not look into."""
+    return None if filters.is_trivial else filters.excludes
 
 
 def build_event_monitor(place: Place) -> Monitor:

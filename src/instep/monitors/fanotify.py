@@ -193,6 +193,17 @@ class FanotifyMonitor:
             trouble.append(f"{os.fsdecode(self._root)} was renamed, removed or mounted over")
         return MonitorStatus(1 + len(watched), self._events, self._overflows, tuple(trouble))
 
+    def renew(self, ignore: Callable[[RelPath, bool], bool] | None) -> bool:
+        """See ``instep.ports.Renewable``."""
+        if self.group < 0 or self._root_path is None or path_of(self._root_fd) != self._root_path:
+            return False
+        if not is_seen(self._root_path, self._root_mount_id):
+            return False
+        self._root_changed = False
+        self._mounts.renew(ignore)
+        self._first = self._mounts_moved = True
+        return True
+
     def close(self) -> None:
         """Give everything back to the kernel; may be called twice."""
         self._closing.close()

@@ -99,6 +99,14 @@ class MountsBelow:
         self._one_file_system = one_file_system
         self._ignore = ignore
 
+    def renew(self, ignore: Callable[[RelPath, bool], bool] | None) -> None:
+        """Other mounts are ignored: those that were, or are now, appear anew at the next ``look``."""
+        before = {point for point in self.below if self._is_ignored(point)}
+        self._ignore = ignore
+        self.below = {
+            point: below for point, below in self.below.items() if (point in before) == self._is_ignored(point)
+        }
+
     def look(self, table: Iterable[Mount], root_path: bytes) -> set[RelPath]:
         """Mark what is new in the mount table; the points where something appeared, went or was replaced."""
         inside = root_path.rstrip(b"/") + b"/"

@@ -45,7 +45,7 @@ from instep.linux.inotify import (
 )
 from instep.linux.libc import lacks
 from instep.linux.mount_watch import MountWatch
-from instep.linux.openat import DIRECTORY
+from instep.linux.openat import DIRECTORY, still_names
 from instep.logs import fields
 from instep.model import MonitorStatus, Report
 from instep.monitors.inotify_tree import BLIND, Node, below
@@ -71,6 +71,7 @@ _SELF = IN_DELETE_SELF | IN_MOVE_SELF
 _LOST = IN_Q_OVERFLOW | IN_IGNORED | IN_UNMOUNT | _SELF
 _NAMES = IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE
 _MOVED = IN_MOVED_FROM | IN_MOVED_TO
+_UNMOUNTED = "was unmounted"
 _ENTRY = Scope.ENTRY
 _TREE = Scope.TREE
 
@@ -250,6 +251,19 @@ class InotifyMonitor:
             overflows=self._overflows,
             trouble=tuple(trouble),
         )
+
+    def renew(self, ignore: Callable[[RelPath, bool], bool] | None) -> bool:
+        """See ``instep.ports.Renewable``. All directories are visited once more, in the slices of ``read``."""
+        if self._root_fd < 0 or self._root_lost == _UNMOUNTED:
+            return False
+        self._watches.renew(ignore)
+        if self._queue >= 0:  # Else all is attached anyway when there is a new one.
+            if self._root_lost:
+                inotify.remove_watch(self._queue, self._above)  # It may be back in another directory.
+                self._watch_above()
+            self._watches.attach_root()
+        self._root_lost = ""
+        return True
 
     def close(self) -> None:
         """Give the queue with all its watches back to the kernel."""
@@ -449,11 +463,9 @@ class InotifyMonitor:
             os.close(fd)
 
     def _root_gone(self, mask: int, out: list[Report]) -> None:
-        if self._root_lost:
-            return
-        self._root_lost = (
-            "was unmounted" if mask & IN_UNMOUNT else "was renamed" if mask & IN_MOVE_SELF else "was removed"
-        )
+        if self._root_lost or (mask & IN_MOVE_SELF and still_names(self._root, self._root_fd)):
+            return  # It may be back already.
+        self._root_lost = _UNMOUNTED if mask & IN_UNMOUNT else "was renamed" if mask & IN_MOVE_SELF else "was removed"
         log.warning(
             "source-root-changed",
             extra=fields(path=self._root, reason=self._root_lost, now="the whole tree is looked at again"),

@@ -112,6 +112,10 @@ class Watches:
         job.again.extend(again)
         self.todo.append(job)
 
+    def renew(self, ignore: Callable[[RelPath, bool], bool] | None) -> None:
+        """Other directories are ignored, once the whole tree has been attached again."""
+        self._ignore = ignore
+
     def reset(self, queue: int) -> list[RelPath]:
         """Start anew with another kernel queue; the places whose reports were still due."""
         due = [below(job.parent.path(), job.name) for job in self.todo if job.parent is not None and job.content]
@@ -293,9 +297,13 @@ class Watches:
             kids = node.kids
         for name in names:
             kid_known = None if kids is None else kids.get(name)
-            if kid_known is not None:
+            if self._ignore is not None and self._ignore(below(path, name), True):
+                if kid_known is not None:
+                    self.tree.drop(kid_known)  # Its name came under a rule, or the rule over its name.
+                    kids = node.kids
+            elif kid_known is not None:
                 stack.append(kid_known)
-            elif self._ignore is None or not self._ignore(below(path, name), True):
+            else:
                 stack.append(self.tree.add(node, name))
                 kids = node.kids
 

@@ -75,6 +75,7 @@ class PollMonitor:
         self._top = _Folder(ROOT)
         self._top_look: _Look | None = None
         self._scan: Iterator[None] | None = None
+        self._renewed_by = 0  # the number of the scan that ends it
         self._next_at_s = 0.0
         self._found: list[Report] = []
         self._late: list[Report] = []
@@ -144,6 +145,15 @@ class PollMonitor:
         trouble = tuple(f"{os.fsdecode(path) or '.'!r}: {why}" for path, why in self._unreadable.items())
         return MonitorStatus(watches=0, events=self._events, overflows=0, trouble=trouble)
 
+    def renew(self, ignore: Callable[[RelPath, bool], bool] | None) -> bool:
+        """See ``instep.ports.Renewable``. The scan under way goes on, the next one begins right after it."""
+        if self._root_fd < 0:
+            return False
+        self._ignore = ignore
+        self._renewed_by = self._scans + (1 if self._scan is None else 2)
+        self._next_at_s = 0.0
+        return True
+
     def close(self) -> None:
         """Close what is open."""
         self._scan = None
@@ -163,11 +173,14 @@ class PollMonitor:
     def _end(self) -> None:
         self._scan = None
         self._scans += 1
+        if self._scans == self._renewed_by:
+            self._found.append(Report(ROOT, Scope.TREE, content=False, is_dir=True))
         self.drained = not self._found and not self._late and not self._racy
         # A directory is reported after its look was taken: what changes later differs from it.
         self._found += self._late
         self._late = []
-        self._next_at_s = time.monotonic() + self._interval_s
+        if self._scans >= self._renewed_by:
+            self._next_at_s = time.monotonic() + self._interval_s
 
     def _walk(self) -> Iterator[None]:
         top = os.fstat(self._root_fd)
@@ -248,11 +261,11 @@ class PollMonitor:
             if not stat.S_ISDIR(look[2]) or (self._one_file_system and look[0] != self._root_dev):
                 continue
             below = known.get(name)
-            if below is None:
+            if below is None or self._scans < self._renewed_by:
                 path = RelPath(prefix + name)
                 if self._ignore is not None and self._ignore(path, True):
                     continue
-                below = _Folder(path)
+                below = below or _Folder(path)
             folder.folders[name] = below
             stack.append(below)
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from instep.daemon.indexes.indexes import Indexes
+from instep.daemon.mirrors.handover import Handover
 from instep.daemon.mirrors.mirror import End, Mirror
+from instep.daemon.mirrors.source import Source
 from instep.daemon.targets.target import Target
 from instep.model import MonitorStatus, Report
 from instep.paths import ROOT, RelPath, Scope
@@ -26,6 +28,8 @@ class ToldMonitor:
 
     def __init__(self, *readings: Sequence[Report]) -> None:
         self._readings = list(readings)
+        self.can_go_on = True
+        self.is_closed = False
 
     def start(self) -> None:
         """Nothing is armed."""
@@ -42,8 +46,11 @@ class ToldMonitor:
     def status(self) -> MonitorStatus:
         return MonitorStatus(watches=0, events=0, overflows=0)
 
+    def renew(self, _: Callable[[RelPath, bool], bool] | None) -> bool:
+        return self.can_go_on
+
     def close(self) -> None:
-        """Nothing is held."""
+        self.is_closed = True
 
 
 class TellingTarget:
@@ -63,7 +70,7 @@ def test_once_its_monitor_is_closed_nobody_asks_it(tmp_path: Path, monkeypatch: 
     """While the targets are being closed it may be told to stop; the descriptor's number is somebody else's by then."""
     (tmp_path / "s").mkdir()
     spec = MirrorSpec(os.fsencode(tmp_path / "s"), (TargetSpec(os.fsencode(tmp_path / "t")),))
-    mirror = Mirror(spec, observer=None)
+    mirror = Mirror(spec, Source(spec.source), observer=None)
     closing = asyncio.Event()
 
     async def slowly(self: Target) -> None:
@@ -100,7 +107,8 @@ def test_nothing_is_begun_while_the_indexes_are_closed(tmp_path: Path, monkeypat
     """It would be cut short in the middle, and no index would know of it."""
     source, target = tmp_path / "s", tmp_path / "t"
     source.mkdir()
-    mirror = Mirror(MirrorSpec(os.fsencode(source), (TargetSpec(os.fsencode(target)),)), observer=None)
+    spec = MirrorSpec(os.fsencode(source), (TargetSpec(os.fsencode(target)),))
+    mirror = Mirror(spec, Source(spec.source), observer=None)
     close = Indexes.close
     noted = -1
 
@@ -126,12 +134,39 @@ def test_nothing_is_begun_while_the_indexes_are_closed(tmp_path: Path, monkeypat
     assert not (target / "late").exists()
 
 
+@pytest.mark.parametrize("can_go_on", [True, False])
+@pytest.mark.parametrize("end", [End.REBUILD, End.STOPPED])
+def test_what_was_handed_over_is_handed_on_by_who_never_came_to_watch(
+    tmp_path: Path, end: End, can_go_on: bool
+) -> None:
+    """Rules that are read anew twice at once: the first mirror of the two ends before it has begun."""
+    (tmp_path / "s").mkdir()
+    spec = MirrorSpec(os.fsencode(tmp_path / "s"), (TargetSpec(os.fsencode(tmp_path / "t")),))
+    monitor = ToldMonitor([])
+    monitor.can_go_on = can_go_on
+    before = Handover([Report(RelPath(b"f"))], {b"mount"}, monitor, "as asked")
+    mirror = Mirror(spec, Source(spec.source), observer=None, before=before)
+
+    async def life() -> End:
+        running = asyncio.create_task(mirror.run())
+        await asyncio.sleep(0)
+        mirror.end(end)
+        return await running
+
+    assert asyncio.run(life()) is end
+    after = mirror.hand_over()
+    assert after.carried == before.carried
+    goes_on = can_go_on and end is End.REBUILD
+    assert (after.monitor is monitor) == goes_on
+    assert monitor.is_closed != goes_on
+
+
 @pytest.mark.parametrize("more", [(), (Report(RelPath(b"f")),)], ids=["nothing else", "a change"])
 def test_the_queue_is_told_to_be_empty_before_anything_is_started(
     monkeypatch: pytest.MonkeyPatch, more: tuple[Report, ...]
 ) -> None:
     """What is synced after the reading may be newer than what was read: a move noted next must not be believed."""
-    mirror = Mirror(MirrorSpec(b"/source", ()), observer=None)
+    mirror = Mirror(MirrorSpec(b"/source", ()), Source(b"/"), observer=None)
     told: list[str] = []
     target = cast("Target", TellingTarget(told))
     for name, value in (

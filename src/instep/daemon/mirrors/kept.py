@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable
 from dataclasses import replace
 
 from instep.core.retry import backoff_s
 from instep.daemon.locks import TargetLocks
+from instep.daemon.mirrors.handover import Handover
 from instep.daemon.mirrors.mirror import End, Mirror
 from instep.daemon.mirrors.progress import Observer
+from instep.daemon.mirrors.source import Source
 from instep.daemon.state import StateDirectory, kept_apart, open_state
 from instep.errors import OperatorError
 from instep.logs import fields
-from instep.model import Report
 from instep.paths import ROOT
 from instep.spec import InitialSync, MirrorSpec
 
@@ -46,34 +47,42 @@ class KeptMirror:
         state = open_state(spec)
         locks = None if spec.dry_run else TargetLocks(spec, state)
         try:
-            return await self._keep(locks, state)
+            # Once: by its name it may be another directory later, one that nothing is mounted on, say.
+            with contextlib.closing(Source(spec.source)) as source:
+                return await self._keep(source, locks, state)
         finally:
             if locks is not None:
                 locks.close()
 
-    async def _keep(self, locks: TargetLocks | None, state: StateDirectory | None) -> int:
-        carried: Sequence[Report] = ()
-        mounts: AbstractSet[bytes] = frozenset()
+    async def _keep(self, source: Source, locks: TargetLocks | None, state: StateDirectory | None) -> int:
+        before: Handover | None = None
+        crashes = 0
         while True:
             if self._stopping:
+                if before is not None and before.monitor is not None:
+                    before.monitor.close()
                 return 0  # Between two mirrors: what is left is found by the comparison at the next start.
             mirror = self._mirror = Mirror(
                 kept_apart(self._spec),
+                source,
                 observer=self._observer,
-                carried=carried,
+                before=before,
                 umask=self._umask,
                 locks=locks,
                 state=state,
-                mounts=mounts,
             )
             end = await mirror.run()
             if end is not End.REBUILD or self._stopping:
                 break
-            carried, mounts = mirror.carry(), mirror.mounts
+            before = mirror.hand_over()
+            if self._crashes != crashes and before.monitor is not None:
+                before.monitor.close()
+                before = replace(before, monitor=None)
+            crashes = self._crashes
             if self._crashes:
                 await asyncio.sleep(min(CRASH_PAUSE_MAX_S, backoff_s(self._crashes)))
             self._observer = None
-            # What happened between the two monitors is found by comparing; after a defect nothing is believed.
+            # After a defect nothing is believed, its monitor the least.
             again = InitialSync.FULL if self._crashes else InitialSync.AUTO
             self._spec = replace(self._spec, initial_sync=again, force_delete=False)
         for target, pending in mirror.left_over.items():

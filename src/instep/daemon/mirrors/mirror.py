@@ -8,30 +8,34 @@ import functools
 import gc
 import logging
 import math
+import os
 import time
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from instep.core.changelog import ChangeLog
 from instep.core.filters import Filter
-from instep.daemon.build import build_monitor, build_verifier
+from instep.daemon.build import build_monitor, build_verifier, ignored_by
 from instep.daemon.indexes.indexes import Indexes
 from instep.daemon.indexes.rescan import Rescan
 from instep.daemon.locks import TargetLocks
 from instep.daemon.mirrors.admission import Admission
 from instep.daemon.mirrors.aliases import Aliases
+from instep.daemon.mirrors.handover import Handover
 from instep.daemon.mirrors.mountpoints import MountGuard
 from instep.daemon.mirrors.progress import Observer, draw
-from instep.daemon.mirrors.source import Source
+from instep.daemon.mirrors.source import Source, say_away
 from instep.daemon.mirrors.status import report_mirror, report_target, say_in_step
 from instep.daemon.state import StateDirectory
 from instep.daemon.targets.target import State, Target
 from instep.daemon.targets.targets import Built, build_targets
 from instep.daemon.targets.verify import keep_verifying
+from instep.errors import SourceError, ToolMissing
 from instep.logs import fields
-from instep.model import Report
-from instep.paths import ROOT, RelPath, Scope
-from instep.ports import Discreet, Grouped, Monitor
+from instep.model import MonitorStatus, Report
+from instep.paths import RelPath, Scope
+from instep.ports import Discreet, Grouped, Monitor, Renewable
 from instep.spec import InitialSync, MirrorSpec, MonitorName, Rounds
 
 log = logging.getLogger(__name__)
@@ -67,15 +71,15 @@ class Mirror:
     def __init__(
         self,
         spec: MirrorSpec,
+        source: Source,
         *,
         observer: Observer | None,
-        carried: Sequence[Report] = (),
+        before: Handover | None = None,
         umask: int = 0o022,
         locks: TargetLocks | None = None,
         state: StateDirectory | None = None,
-        mounts: AbstractSet[bytes] = frozenset(),
     ) -> None:
-        """``carried``: what the one before it had not brought over; ``mounts``: what it knew to be mounted."""
+        """``source``: stays the caller's; ``before``: of the mirror whose place it takes."""
         self.spec = spec
         self.changelog = ChangeLog(quiet_s=spec.pace.quiet_s, hold_s=spec.pace.hold_s)
         self.targets: list[Target] = []
@@ -88,8 +92,8 @@ class Mirror:
         self._rescan: Rescan | None = None
         self._compare_whole: list[Target] = []
         self._doubted: set[Target] = set()  # compared since they were followed, and not known to be in step yet
-        self._carried = carried
-        self._known_mounts = mounts
+        self._is_first = before is None
+        self._before = before or Handover()
         self._filter = Filter(spec.rules)
         self._admission: Admission | None = None
         self._aliases: Aliases | None = None
@@ -98,12 +102,13 @@ class Mirror:
         self._why_monitor = ""
         self._reads = -1
         self._armed = False
-        self._source: Source | None = None
+        self._source: Source | None = source
         self.left_over: dict[str, int] = {}
         """After the end: the targets that are not in step, with the number of paths."""
         self._ended: asyncio.Future[End] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._source_away = False
+        self._is_elsewhere = False  # The source is back, but by way of another mount than the monitor's.
         self._clock = time.monotonic
         self._stopping = False
         self._flood: asyncio.TimerHandle | None = None
@@ -125,13 +130,13 @@ class Mirror:
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         spec = self.spec
+        assert self._source is not None
+        source = self._source.fd
         try:
-            self._source = Source(spec.source)
-            source = self._source.fd
             if not self._filter.is_trivial:
                 self._aliases = Aliases(source, self._filter, note=self._note, settled=self._settled, clock=self._clock)
                 self._admission = Admission(source, self._filter, self._aliases)
-            self._mounts = MountGuard.of(spec, source, self._filter, self._state, self._known_mounts)
+            self._mounts = MountGuard.of(spec, source, self._filter, self._state, self._before.mounts)
             built = Built(
                 spec,
                 source,
@@ -153,6 +158,11 @@ class Mirror:
                 self._monitor = await self._watch(source)
             except _EndedEarly:
                 return await self._ended
+            except (SourceError, ToolMissing) as error:
+                if self._is_first or (isinstance(error, ToolMissing) and self._source.is_there()):
+                    raise
+                self._miss_source(error.what)
+                return await self._ended
             whole = self._compare_whole
             if isinstance(self._monitor, Grouped):
                 for target in self.targets:
@@ -169,8 +179,9 @@ class Mirror:
                 ticking = loop.create_task(draw(self._observer, source, lambda: self.following))
             self._reads = self._monitor.fileno()
             loop.add_reader(self._reads, self._readable)
-            for report in self._carried:
+            for report in self._before.carried:
                 self.changelog.note(report, self._clock())
+            self._before = Handover()
             self._turn()
             if spec.verify is not None and not spec.once and not spec.dry_run:
                 self._start_verifying(built, spec.verify)
@@ -188,18 +199,38 @@ class Mirror:
     async def _watch(self, source: int) -> Monitor:
         """Open the targets and ask their indexes, then begin to watch: nobody can ask a monitor for anything before."""
         spec = self.spec
-        monitor, self._why_monitor = build_monitor(spec, self._filter)
+        monitor, self._why_monitor = self._renewed() or build_monitor(spec, self._filter)
+        listens = monitor is self._before.monitor
         try:
             await self._open_targets()
             await self._use_indexes(source, polls=_polls(monitor))
             if spec.once and not self._compare_whole:
                 monitor.close()
                 monitor, self._why_monitor = build_monitor(spec, self._filter, copying=False)
-            monitor.start()
+            if not listens:
+                monitor.start()
+                self._see_that_it_is_there()
         except BaseException:
-            monitor.close()
+            if not listens:
+                monitor.close()
             raise
         return monitor
+
+    def _see_that_it_is_there(self) -> None:
+        """Else it may be something else that the monitor has opened by the source's name."""
+        if self._source is not None and not self._source.is_there():
+            raise SourceError("source-away", f"{os.fsdecode(self.spec.source)} is another directory now, or none")
+
+    def _renewed(self) -> tuple[Monitor, str] | None:
+        """The monitor of the mirror before, if it can go on with what this one leaves out."""
+        before = self._before
+        if before.monitor is None:
+            return None
+        if isinstance(before.monitor, Renewable) and before.monitor.renew(ignored_by(self._filter)):
+            return before.monitor, before.why_monitor
+        before.monitor.close()
+        self._before = replace(before, monitor=None)
+        return None
 
     async def _open_targets(self) -> None:
         """Begin to open all targets; those on this machine, which takes no time, are open when this returns."""
@@ -267,17 +298,18 @@ class Mirror:
                     opened.set_exception(_EndedEarly())
                     opened.exception()
 
-    def carry(self) -> list[Report]:
-        """Everything that is not in step, for the mirror that takes over."""
+    def hand_over(self) -> Handover:
+        """For the mirror that takes its place, after ``run`` has ended with REBUILD."""
         changes = self.changelog.unacknowledged()
         for target in self.targets:
             changes += target.leftovers()
-        return [Report(change.path, change.scope, change.content, change.is_dir) for change in changes if change.path]
-
-    @property
-    def mounts(self) -> AbstractSet[bytes]:
-        """What is known of mounts in the source, for the same."""
-        return self._known_mounts if self._mounts is None else self._mounts.points.remembered
+        left = [Report(change.path, change.scope, change.content, change.is_dir) for change in changes if change.path]
+        return Handover(
+            carried=[*self._before.carried, *left],
+            mounts=self._before.mounts if self._mounts is None else self._mounts.points.remembered,
+            monitor=self._before.monitor,
+            why_monitor=self._before.why_monitor,
+        )
 
     def resync(self) -> None:
         """Compare the whole tree again."""
@@ -298,9 +330,12 @@ class Mirror:
 
     def log_status(self) -> None:
         """The status report, as one log event per target and one for the monitor."""
-        if self._monitor is None:
+        if self._monitor is not None:
+            status, name = self._monitor.status(), self._monitor.name
+        elif self._source_away:
+            status, name = MonitorStatus(0, 0, 0, trouble=("the source is not there",)), "none"
+        else:
             return  # It begins or ends; before long there is more to tell.
-        status, name = self._monitor.status(), self._monitor.name
         report_mirror(self.spec.source, name, status, missing=self._missing, following=self.following)
         now_s = self._clock()
         for target in self.targets:
@@ -337,17 +372,22 @@ class Mirror:
         if self._monitor is not None:
             if self._reads >= 0:
                 asyncio.get_running_loop().remove_reader(self._reads)
-            self._monitor.close()
+            self._before = replace(self._before, monitor=self._monitor, why_monitor=self._why_monitor)
             self._monitor = None  # While the targets close one may still be asked to stop, or how things are.
+        if self._before.monitor is not None and (self._is_elsewhere or not self._is_replaced()):
+            self._before.monitor.close()
+            self._before = replace(self._before, monitor=None)
         self.left_over = {target.name: target.pending() for target in self.targets if target.pending()}
         await asyncio.gather(*(target.close() for target in self.targets))
         if self._mounts is not None:
             self._mounts.close()  # Engines have asked it to the end.
-        if self._source is not None:
-            self._source.close()
-            self._source = None
+        self._source = None
         if self._observer is not None:
             self._observer.closed()
+
+    def _is_replaced(self) -> bool:
+        ended = self._ended
+        return ended is not None and ended.done() and ended.exception() is None and ended.result() is End.REBUILD
 
     # -- the way of a change --------------------------------------------------------------------------------------
 
@@ -435,15 +475,19 @@ class Mirror:
             self._timer = asyncio.get_running_loop().call_later(wake_s, self._turn)
 
     def _begin(self, reports: Sequence[Report]) -> Sequence[Report]:
-        """Everything is watched, says the first report: compare the whole tree, or trust it; the reports after it."""
-        assert reports[0].path == ROOT
-        assert reports[0].scope is Scope.TREE
+        """Everything is watched, one report says: compare the whole tree, or trust it; all other reports.
+
+        It is the first of all, but of a monitor that was handed over, which has more to tell of before.
+        """
+        said = next((each for each in reports if not each.path and each.scope is Scope.TREE), None)
+        if said is None:
+            return reports
         self._armed = True
         for target in self._compare_whole:
             target.compare_all()
         if self.spec.initial_sync is not InitialSync.NONE and self._rescan is not None:
             self._rescan.start()
-        return reports[1:]
+        return [each for each in reports if each is not said]
 
     def _lost(self) -> None:
         """The monitor cannot say what changed."""
@@ -526,22 +570,20 @@ class Mirror:
             return False
         if source.is_there():
             return True
+        self._miss_source()
+        return False
+
+    def _miss_source(self, why: str = "") -> None:
+        """Begin to wait for it; ``why``: its name could not be opened."""
+        assert self._source is not None
         self._source_away = True
         for target in self.targets:
             target.paused = True
-        log.error(
-            "source-away",
-            extra=fields(
-                source=self.spec.source,
-                now="nothing is changed at any target until it is back",
-                fix="mount or restore it; to mirror another directory under this name, restart instep",
-            ),
-        )
-        self._waiting = asyncio.get_running_loop().create_task(self._await_source(source))
-        return False
+        say_away(self.spec.source, why)
+        self._waiting = asyncio.get_running_loop().create_task(self._await_source(self._source, 1 if why else 0))
 
-    async def _await_source(self, source: Source) -> None:
-        await source.back()
+    async def _await_source(self, source: Source, tries: int) -> None:
+        self._is_elsewhere = not await source.back(tries)
         log.warning("source-back", extra=fields(source=self.spec.source, now="everything is compared anew"))
         self.end(End.REBUILD)
 

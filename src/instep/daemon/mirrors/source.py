@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 
 from instep.core.retry import backoff_s
 from instep.errors import SourceError
+from instep.linux.mounts import mount_id_of
+from instep.logs import fields
+
+log = logging.getLogger(__name__)
 
 RETRY_MAX_S = 10.0
 
@@ -43,15 +48,53 @@ class Source:
             return False
         return (info.st_dev, info.st_ino) == self._identity
 
-    async def back(self) -> None:
-        """Wait until it is there, for ever."""
-        tries = 0
-        while not self.is_there():
+    async def back(self, tries: int = 0) -> bool:
+        """Wait until it is there, for ever; ``tries``: so many were in vain, and it is not looked for at once.
+
+        Returns:
+            Whether the same mount shows it. If not ``fd``, under its old number, is of the new one from now on: what is
+            mounted below that could not be seen from the old one.
+        """
+        same = None if tries else self._open_anew()
+        while same is None:
             tries += 1
             await asyncio.sleep(min(RETRY_MAX_S, backoff_s(tries)))
+            same = self._open_anew()
+        return same
+
+    def _open_anew(self) -> bool | None:
+        """Whether the same mount shows it; None when it is not there."""
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            info = os.fstat(fd)
+            if (info.st_dev, info.st_ino) != self._identity:
+                return None
+            same = mount_id_of(fd) == mount_id_of(self.fd)
+            if not same:
+                os.dup2(fd, self.fd, inheritable=False)
+            return same
+        finally:
+            os.close(fd)
 
     def close(self) -> None:
         """Let go of it; may be called twice."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def say_away(path: bytes, why: str = "") -> None:
+    """Tell the operator that it is not there; ``why``, where that is known."""
+    reason = {"reason": why} if why else {}
+    log.error(
+        "source-away",
+        extra=fields(
+            source=path,
+            **reason,
+            now="nothing is changed at any target until it is back",
+            fix="mount or restore it; to mirror another directory under this name, restart instep",
+        ),
+    )
