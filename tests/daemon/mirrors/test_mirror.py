@@ -173,7 +173,6 @@ def test_the_queue_is_told_to_be_empty_before_anything_is_started(
         ("_monitor", ToldMonitor([Report(ROOT, Scope.TREE, content=False), *more])),
         ("targets", [target]),
         ("_compare_whole", [target]),
-        ("_source_ok", lambda: True),
     ):
         monkeypatch.setattr(mirror, name, cast("Any", value))
     monkeypatch.setattr(mirror.changelog, "drained", lambda: told.append("drained"))

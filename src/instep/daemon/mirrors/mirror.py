@@ -24,8 +24,10 @@ from instep.daemon.mirrors.admission import Admission
 from instep.daemon.mirrors.aliases import Aliases
 from instep.daemon.mirrors.handover import Handover
 from instep.daemon.mirrors.mountpoints import MountGuard
+from instep.daemon.mirrors.opening import EndedEarly, Opening
+from instep.daemon.mirrors.presence import Presence
 from instep.daemon.mirrors.progress import Observer, draw
-from instep.daemon.mirrors.source import Source, say_away
+from instep.daemon.mirrors.source import Source
 from instep.daemon.mirrors.status import report_mirror, report_target, say_in_step
 from instep.daemon.state import StateDirectory
 from instep.daemon.targets.target import State, Target
@@ -59,10 +61,6 @@ class End(enum.Enum):
     """``once``: what is left fails again and again."""
     REBUILD = "rebuild"
     """To be made anew: other rules, or the source came back."""
-
-
-class _EndedEarly(Exception):
-    """It is to end, and has not begun to watch."""
 
 
 class Mirror:
@@ -102,22 +100,20 @@ class Mirror:
         self._why_monitor = ""
         self._reads = -1
         self._armed = False
-        self._source: Source | None = source
+        self._source = source
+        self._presence = Presence(source, away=self._pause, back=lambda: self.end(End.REBUILD))
         self.left_over: dict[str, int] = {}
         """After the end: the targets that are not in step, with the number of paths."""
         self._ended: asyncio.Future[End] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._source_away = False
-        self._is_elsewhere = False  # The source is back, but by way of another mount than the monitor's.
         self._clock = time.monotonic
         self._stopping = False
+        self._is_closed = False
         self._flood: asyncio.TimerHandle | None = None
         self._wakes = 0
         self._wakes_since_s = 0.0
-        self._waiting: asyncio.Task[None] | None = None
         self._verifying: list[asyncio.Task[None]] = []
-        self._opening: list[asyncio.Task[None]] = []
-        self._opened: dict[Target, asyncio.Future[None]] = {}
+        self._opening = Opening(self._fail)
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -130,7 +126,6 @@ class Mirror:
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         spec = self.spec
-        assert self._source is not None
         source = self._source.fd
         try:
             if not self._filter.is_trivial:
@@ -156,12 +151,12 @@ class Mirror:
                 self._mounts.keep(self.targets)
             try:
                 self._monitor = await self._watch(source)
-            except _EndedEarly:
+            except EndedEarly:
                 return await self._ended
             except (SourceError, ToolMissing) as error:
                 if self._is_first or (isinstance(error, ToolMissing) and self._source.is_there()):
                     raise
-                self._miss_source(error.what)
+                self._presence.miss(error.what)
                 return await self._ended
             whole = self._compare_whole
             if isinstance(self._monitor, Grouped):
@@ -202,9 +197,9 @@ class Mirror:
         monitor, self._why_monitor = self._renewed() or build_monitor(spec, self._filter)
         listens = monitor is self._before.monitor
         try:
-            await self._open_targets()
+            await self._opening.begin(self.targets, [target.is_local for target in spec.targets])
             await self._use_indexes(source, polls=_polls(monitor))
-            if spec.once and not self._compare_whole:
+            if spec.once and not listens and not self._compare_whole:
                 monitor.close()
                 monitor, self._why_monitor = build_monitor(spec, self._filter, copying=False)
             if not listens:
@@ -218,7 +213,7 @@ class Mirror:
 
     def _see_that_it_is_there(self) -> None:
         """Else it may be something else that the monitor has opened by the source's name."""
-        if self._source is not None and not self._source.is_there():
+        if not self._source.is_there():
             raise SourceError("source-away", f"{os.fsdecode(self.spec.source)} is another directory now, or none")
 
     def _renewed(self) -> tuple[Monitor, str] | None:
@@ -232,36 +227,6 @@ class Mirror:
         self._before = replace(before, monitor=None)
         return None
 
-    async def _open_targets(self) -> None:
-        """Begin to open all targets; those on this machine, which takes no time, are open when this returns."""
-        loop = asyncio.get_running_loop()
-        for target in self.targets:
-            target.claim()  # What is done before a far one is open is done to its index.
-        near: list[asyncio.Task[None]] = []
-        for target, spec in zip(self.targets, self.spec.targets, strict=True):
-            task = loop.create_task(target.open())
-            opened = self._opened[target] = loop.create_future()
-            task.add_done_callback(functools.partial(self._is_open, opened))
-            self._opening.append(task)
-            if spec.is_local:
-                near.append(task)
-        await asyncio.gather(*near)
-
-    def _is_open(self, opened: asyncio.Future[None], task: asyncio.Task[None]) -> None:
-        """Or it can never be opened: that ends the mirror."""
-        assert self._ended is not None
-        if task.cancelled():
-            opened.cancel()
-        elif (error := task.exception()) is None:
-            if not opened.done():
-                opened.set_result(None)
-        else:
-            # It is raised where the target is waited for, if it is, or else at the end of all.
-            for waiter in (opened, self._ended):
-                if not waiter.done():
-                    waiter.set_exception(error)
-                    waiter.exception()
-
     async def _use_indexes(self, source: int, *, polls: bool) -> None:
         """See of which targets it is known what they hold; the others are compared as a whole."""
         spec = self.spec
@@ -274,7 +239,7 @@ class Mirror:
             max_delete=spec.max_delete,
             clock=self._clock,
         )
-        self._compare_whole = await self._indexes.begin(self._opened)
+        self._compare_whole = await self._indexes.begin(self._opening.opened)
 
     def stop(self) -> None:
         """Finish what is running, bring over what is dirty, then end; ``run`` returns when that is done."""
@@ -282,7 +247,7 @@ class Mirror:
             return
         self._stopping = True
         log.info("stopping", extra=fields(now="what is running is finished, what is pending is brought over"))
-        if self._monitor is not None and not self._source_away:
+        if self._monitor is not None and not self._presence.is_away:
             self._turn()
         for target in self.targets:
             target.flushing = True
@@ -293,10 +258,16 @@ class Mirror:
         """End now; batches under way are cancelled."""
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(end)
-            for opened in self._opened.values():
-                if not opened.done():  # A login may take a minute, or for ever.
-                    opened.set_exception(_EndedEarly())
-                    opened.exception()
+            self._opening.end_early()
+
+    def _fail(self, error: BaseException) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_exception(error)
+            self._ended.exception()  # It may have been raised already, where this target was waited for.
+
+    def _pause(self) -> None:
+        for target in self.targets:
+            target.paused = True
 
     def hand_over(self) -> Handover:
         """For the mirror that takes its place, after ``run`` has ended with REBUILD."""
@@ -332,7 +303,7 @@ class Mirror:
         """The status report, as one log event per target and one for the monitor."""
         if self._monitor is not None:
             status, name = self._monitor.status(), self._monitor.name
-        elif self._source_away:
+        elif self._presence.is_away:
             status, name = MonitorStatus(0, 0, 0, trouble=("the source is not there",)), "none"
         else:
             return  # It begins or ends; before long there is more to tell.
@@ -348,25 +319,23 @@ class Mirror:
             self._verifying.append(loop.create_task(keep_verifying(target, make, rounds, self._kick)))
 
     async def _close(self) -> None:
-        for target in self.targets:
-            target.paused = True  # What is begun now would be cut short, and no index would know of it.
-        unfinished = [*self._verifying, *(task for task in self._opening if not task.done())]
-        for task in unfinished:
+        self._pause()  # What is begun now would be cut short, and no index would know of it.
+        for task in self._verifying:
             task.cancel()
-        await asyncio.gather(*unfinished, return_exceptions=True)
+        await asyncio.gather(*self._verifying, return_exceptions=True)
+        await self._opening.close()
         if self._rescan is not None:
             self._rescan.close()
         if self._aliases is not None:
             await self._aliases.close()
         if self._indexes is not None:
             await self._indexes.close(
-                clean=not self._source_away and not any(target.working for target in self.targets),
+                clean=not self._presence.is_away and not any(target.working for target in self.targets),
                 within_s=INDEX_CLOSE_S if self._stopping else math.inf,
             )
         if self._timer is not None:
             self._timer.cancel()
-        if self._waiting is not None:
-            self._waiting.cancel()
+        self._presence.close()
         if self._flood is not None:
             self._flood.cancel()
         if self._monitor is not None:
@@ -374,14 +343,14 @@ class Mirror:
                 asyncio.get_running_loop().remove_reader(self._reads)
             self._before = replace(self._before, monitor=self._monitor, why_monitor=self._why_monitor)
             self._monitor = None  # While the targets close one may still be asked to stop, or how things are.
-        if self._before.monitor is not None and (self._is_elsewhere or not self._is_replaced()):
+        if self._before.monitor is not None and (self._presence.is_elsewhere or not self._is_replaced()):
             self._before.monitor.close()
             self._before = replace(self._before, monitor=None)
         self.left_over = {target.name: target.pending() for target in self.targets if target.pending()}
         await asyncio.gather(*(target.close() for target in self.targets))
         if self._mounts is not None:
             self._mounts.close()  # Engines have asked it to the end.
-        self._source = None
+        self._is_closed = True
         if self._observer is not None:
             self._observer.closed()
 
@@ -460,7 +429,7 @@ class Mirror:
 
     def _look(self) -> None:
         """Take in what came while the loop was busy, lest its silence be taken for a pause."""
-        if self._monitor is not None and not self._source_away:
+        if self._monitor is not None and not self._presence.is_away:
             if self._take_in():
                 self._kick()
             self._plan_wake()
@@ -510,7 +479,7 @@ class Mirror:
 
     def _drain(self) -> bool:
         """Take in what there is; whether all that happened before is noted."""
-        if self._source_away or self._monitor is None:
+        if self._presence.is_away or self._monitor is None:
             return False
         self._turn()
         if self._rescan is not None and self._rescan.busy:
@@ -518,7 +487,7 @@ class Mirror:
         return self._monitor.drained or _polls(self._monitor)
 
     def _kick(self) -> None:
-        if not self._source_ok():
+        if self._is_closed or not self._presence.check():
             return
         for target in self.targets:
             target.kick()
@@ -560,32 +529,6 @@ class Mirror:
                 self.end(End.INCOMPLETE if held or self._missing else End.DONE)
             elif all(target.served and (target.state is State.READY or target.tries > 3) for target in self.targets):
                 self.end(End.INCOMPLETE)
-
-    # -- the source in trouble ------------------------------------------------------------------------------------
-
-    def _source_ok(self) -> bool:
-        """Whether the source path still names the directory that is open; if not, nothing is touched anywhere."""
-        source = self._source
-        if self._source_away or source is None:
-            return False
-        if source.is_there():
-            return True
-        self._miss_source()
-        return False
-
-    def _miss_source(self, why: str = "") -> None:
-        """Begin to wait for it; ``why``: its name could not be opened."""
-        assert self._source is not None
-        self._source_away = True
-        for target in self.targets:
-            target.paused = True
-        say_away(self.spec.source, why)
-        self._waiting = asyncio.get_running_loop().create_task(self._await_source(self._source, 1 if why else 0))
-
-    async def _await_source(self, source: Source, tries: int) -> None:
-        self._is_elsewhere = not await source.back(tries)
-        log.warning("source-back", extra=fields(source=self.spec.source, now="everything is compared anew"))
-        self.end(End.REBUILD)
 
 
 def _polls(monitor: Monitor) -> bool:

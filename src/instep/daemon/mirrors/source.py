@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 
 from instep.core.retry import backoff_s
 from instep.errors import SourceError
 from instep.linux.mounts import mount_id_of
-from instep.logs import fields
-
-log = logging.getLogger(__name__)
 
 RETRY_MAX_S = 10.0
 
@@ -84,17 +80,3 @@ class Source:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-
-
-def say_away(path: bytes, why: str = "") -> None:
-    """Tell the operator that it is not there; ``why``, where that is known."""
-    reason = {"reason": why} if why else {}
-    log.error(
-        "source-away",
-        extra=fields(
-            source=path,
-            **reason,
-            now="nothing is changed at any target until it is back",
-            fix="mount or restore it; to mirror another directory under this name, restart instep",
-        ),
-    )
