@@ -41,7 +41,8 @@ class Stderr:
     async def said(self, within_s: float) -> bytes:
         """What it said, once nobody can say more, but no later than after so many seconds."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ended.wait(), within_s)
+            async with asyncio.timeout(within_s):
+                await self._ended.wait()
         return self.so_far
 
     @property
@@ -83,11 +84,13 @@ async def end(process: asyncio.subprocess.Process, within_s: float, *, ask: bool
             process.terminate()
     try:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), within_s)
+            async with asyncio.timeout(within_s):
+                await process.wait()
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode is None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), within_s)
+            async with asyncio.timeout(within_s):
+                await process.wait()

@@ -185,7 +185,8 @@ class Connection:
         loop.add_reader(self._in, self._readable)
         self._write(bootstrap())
         try:
-            hello = await asyncio.wait_for(asyncio.shield(self._greeting), HELLO_S)
+            async with asyncio.timeout(HELLO_S):
+                hello = await asyncio.shield(self._greeting)
         except TimeoutError:
             raise TargetAway(f"nothing was heard for {HELLO_S:g} s after connecting") from None
         return await self._begin(hello, wanted)
@@ -220,7 +221,8 @@ class Connection:
         self._pending[self._number].opens_first = bool(wanted.flags & agent.MAY_MAKE_ROOT)
         self._write(agent.frame(agent.OPEN, self._number, body + wanted.path))
         try:
-            reply = await asyncio.wait_for(future, HELLO_S)
+            async with asyncio.timeout(HELLO_S):
+                reply = await future
         except TimeoutError:
             raise TargetAway(f"the agent has not opened its root within {HELLO_S:g} s") from None
         device, inode, born_ns, far_ns = agent.OPENED_BODY.unpack(reply.results[0][2])
@@ -487,7 +489,8 @@ class Connection:
         if process is None:
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), 5)
+            async with asyncio.timeout(5):
+                await process.wait()
         if self._stderr is not None:
             await self._stderr.said(1)
         self._end("", status=process.returncode)
