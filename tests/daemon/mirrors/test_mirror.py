@@ -161,6 +161,29 @@ def test_what_was_handed_over_is_handed_on_by_who_never_came_to_watch(
     assert monitor.is_closed != goes_on
 
 
+def test_one_that_is_cancelled_closes_all_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when another mirror of the process cannot work as asked."""
+    (tmp_path / "s").mkdir()
+    spec = MirrorSpec(os.fsencode(tmp_path / "s"), (TargetSpec(os.fsencode(tmp_path / "t")),))
+    monitor = ToldMonitor([Report(ROOT, Scope.TREE, content=False)])
+    monkeypatch.setattr(ToldMonitor, "fileno", lambda _: os.open(os.devnull, os.O_RDONLY))
+    mirror = Mirror(spec, Source(spec.source), observer=None, before=Handover(monitor=monitor))
+
+    async def life() -> None:
+        running = asyncio.create_task(mirror.run())
+        monkeypatch.setattr(asyncio.get_running_loop(), "add_reader", lambda *_: None)
+        async with asyncio.timeout(60):
+            while not mirror.following:  # noqa: ASYNC110  # told to the log alone
+                await asyncio.sleep(0.001)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(life())
+    assert monitor.is_closed
+    assert mirror.hand_over().monitor is None
+
+
 @pytest.mark.parametrize("more", [(), (Report(RelPath(b"f")),)], ids=["nothing else", "a change"])
 def test_the_queue_is_told_to_be_empty_before_anything_is_started(
     monkeypatch: pytest.MonkeyPatch, more: tuple[Report, ...]

@@ -356,7 +356,9 @@ class Mirror:
 
     def _is_replaced(self) -> bool:
         ended = self._ended
-        return ended is not None and ended.done() and ended.exception() is None and ended.result() is End.REBUILD
+        if ended is None or not ended.done() or ended.cancelled() or ended.exception() is not None:
+            return False
+        return ended.result() is End.REBUILD
 
     # -- the way of a change --------------------------------------------------------------------------------------
 
