@@ -39,6 +39,7 @@ class KeptMirror:
         self._reread = reload
         self._mirror: Mirror | None = None
         self._stopping = False
+        self._told_to_stop = asyncio.Event()
         self._crashes = 0
 
     async def run(self) -> int:
@@ -80,7 +81,9 @@ class KeptMirror:
                 before = replace(before, monitor=None)
             crashes = self._crashes
             if self._crashes:
-                await asyncio.sleep(min(CRASH_PAUSE_MAX_S, backoff_s(self._crashes)))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(CRASH_PAUSE_MAX_S, backoff_s(self._crashes))):
+                        await self._told_to_stop.wait()
             self._observer = None
             # After a defect nothing is believed, its monitor the least.
             again = InitialSync.FULL if self._crashes else InitialSync.AUTO
@@ -96,12 +99,14 @@ class KeptMirror:
     def stop(self) -> None:
         """Bring over what is dirty, then end."""
         self._stopping = True
+        self._told_to_stop.set()
         if self._mirror is not None:
             self._mirror.stop()
 
     def end(self) -> None:
         """End now; batches under way are cancelled."""
         self._stopping = True
+        self._told_to_stop.set()
         if self._mirror is not None:
             self._mirror.end(End.STOPPED)
 
