@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -13,7 +13,7 @@ from instep.daemon.indexes.indexes import Compared, Indexes
 from instep.daemon.indexes.rescan import CALM_S, PAUSE_MAX_S, Rescan
 from instep.daemon.targets.target import Target
 from instep.index.store import BrokenIndex
-from instep.model import Report
+from instep.model import Change, Report
 from instep.paths import RelPath, Scope
 from instep.spec import MaxDelete
 from instep.workers import WorkerDied
@@ -26,8 +26,13 @@ class PaperTarget:
     def __init__(self) -> None:
         self.compared = 0
 
+        self.looked_at: list[Change] = []
+
     def compare_all(self) -> None:
         self.compared += 1
+
+    def look_again(self, changes: Sequence[Change]) -> None:
+        self.looked_at += changes
 
 
 class PaperIndexes:
@@ -38,6 +43,7 @@ class PaperIndexes:
         self.usable = [self.target] if usable else []
         self.comes_to = Compared(entries=11) if comes_to is None else comes_to
         self.began_s: list[float] = []
+        self.since_ns: list[int] = []
 
     async def compare(self, _: Callable[[Report], None]) -> Compared:
         self.began_s.append(asyncio.get_running_loop().time())
@@ -45,6 +51,11 @@ class PaperIndexes:
         if isinstance(self.comes_to, Exception):
             raise self.comes_to
         return self.comes_to
+
+    async def changed_since(self, since_ns: int) -> list[Change]:
+        self.since_ns.append(since_ns)
+        await asyncio.sleep(1)
+        return [Change(RelPath(b"%d" % since_ns))]
 
 
 class Desk:
@@ -79,7 +90,7 @@ def test_losing_events_again_and_again_makes_the_pauses_grow() -> None:
         waits = []
         for _ in range(8):
             lost_s = desk.loop.time()
-            desk.rescan.lost()
+            desk.rescan.lost(0)
             await desk.rest()
             waits.append(desk.indexes.began_s[-1] - lost_s)
         assert waits[0] == 0
@@ -87,7 +98,7 @@ def test_losing_events_again_and_again_makes_the_pauses_grow() -> None:
         assert max(waits) <= PAUSE_MAX_S
         await asyncio.sleep(CALM_S)
         lost_s = desk.loop.time()
-        desk.rescan.lost()
+        desk.rescan.lost(0)
         await desk.rest()
         assert desk.indexes.began_s[-1] == lost_s
 
@@ -124,6 +135,42 @@ def test_what_is_found_is_noted_or_else_the_targets_are_compared(comes_to: Any, 
         await desk.rest()
         assert desk.noted == ([GONE] if believed else [])
         assert desk.indexes.target.compared == (not believed)
+
+
+def test_without_an_index_what_changed_while_nobody_saw_it_is_compared_by_content() -> None:
+    """It may have its size and time from before."""
+
+    @jump
+    async def _test() -> None:
+        desk = Desk(PaperIndexes(usable=False))
+        target = desk.indexes.target
+        desk.rescan.lost(7)
+        assert target.compared == 1
+        assert desk.rescan.busy
+        await asyncio.sleep(0.5)
+        desk.rescan.lost(9)
+        desk.rescan.lost(8)
+        assert target.compared == 3
+        await desk.rest()
+        assert desk.settled == 1
+        assert desk.indexes.since_ns == [7, 8]
+        assert [change.path for change in target.looked_at] == [b"7", b"8"]
+        assert all(change.content for change in target.looked_at)
+        desk.rescan.missed(9)
+        await desk.rest()
+        assert target.compared == 3
+        assert len(target.looked_at) == 3
+
+
+def test_with_an_index_that_is_not_asked_for() -> None:
+    @jump
+    async def _test() -> None:
+        desk = Desk(PaperIndexes())
+        desk.rescan.lost(7)
+        await desk.rest()
+        desk.rescan.missed(7)
+        assert not desk.rescan.busy
+        assert not desk.indexes.since_ns
 
 
 def test_without_an_index_the_target_is_compared() -> None:

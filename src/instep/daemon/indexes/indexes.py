@@ -22,7 +22,7 @@ from instep.index.scan import Finding
 from instep.index.store import BrokenIndex
 from instep.linux.mounts import mount_of
 from instep.logs import fields
-from instep.model import Landmarks, Report
+from instep.model import Change, Landmarks, Report
 from instep.paths import ROOT, RelPath, Scope
 from instep.spec import InitialSync, MirrorSpec
 
@@ -175,6 +175,10 @@ class Indexes:
             if index.root_differs():
                 note(Report(ROOT, Scope.ENTRY, content=False, is_dir=True))
         return compared
+
+    async def changed_since(self, since_ns: int) -> list[Change]:
+        """See ``Reader``: for targets of which nothing is known."""
+        return await self._reader.changed_since(since_ns)
 
     @property
     def any_lossy(self) -> bool:

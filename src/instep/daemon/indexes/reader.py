@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
 from instep.core.filters import Filter
 from instep.index.scan import Findings, Level, Scanner
 from instep.index.store import BrokenIndex
 from instep.index.worker import COMPARE, SURVEY, greeting
-from instep.paths import Learned, is_below
+from instep.model import Change
+from instep.paths import ROOT, Learned, RelPath, Scope, is_below
+from instep.records import UNKNOWN, parse, path_of
 from instep.serving import Values
 from instep.spec import MirrorSpec
-from instep.workers import Pool
+from instep.workers import Pool, WorkerDied
 
 WORKERS = 2
 """One process reads 300,000 entries a second; two on two processors nearly twice that (measured)."""
@@ -20,6 +23,8 @@ A_LITTLE = 30_000
 """So many entries are read in a thread: two processes take as long to start (measured: 0.1 s of a processor each)."""
 JOB_ENTRIES = 4000
 JOB_LEVELS = 256
+RECENT_MAX = 100_000
+"""If more names than this have changed lately, all are taken to have."""
 
 Directories = Sequence[tuple[bytes, int, bytes]]
 
@@ -76,6 +81,25 @@ class Reader:
         yield first.directories
         async for directories, _, _ in self._spread(SURVEY, inner, first.levels):
             yield directories
+
+    async def changed_since(self, since_ns: int) -> list[Change]:
+        """What has changed by its ctime since then, each to be compared by content; the whole tree if that is much."""
+        everything = [Change(ROOT, Scope.TREE, is_dir=True)]
+        recent: list[Change] = []
+        try:
+            async with contextlib.aclosing(self.survey({ROOT: since_ns}, {})) as found:
+                async for directories in found:
+                    recent += [
+                        Change(RelPath(path_of(path, name)))
+                        for path, _, text in directories
+                        for name, one in parse(text).items()
+                        if name and one == UNKNOWN
+                    ]
+                    if len(recent) > RECENT_MAX:
+                        return everything
+        except WorkerDied:
+            return everything
+        return recent
 
     async def close(self) -> None:
         """End the processes."""

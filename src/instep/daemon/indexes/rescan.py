@@ -1,7 +1,8 @@
 """Finding through the indexes what differs: at start, after lost events, when the source came back.
 
 One comparison at a time. Losing events again and again makes the pauses between them grow: each costs a reading of the
-source, and while one runs, live changes go their way. Where an index cannot be used, the target is compared as a whole.
+source, and while one runs, live changes go their way. Where an index cannot be used, the target is compared as a whole;
+what has changed since events were last known to be complete is compared by content there, for it may look as before.
 """
 
 from __future__ import annotations
@@ -51,35 +52,59 @@ class Rescan:
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
         self._again = False
+        self._since_ns: int | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._losses = 0
         self._last_s = -CALM_S
 
     @property
     def busy(self) -> bool:
         """What differs is not known yet."""
-        return self._task is not None
+        return self._task is not None or self._looking is not None
 
     def start(self) -> None:
         """Compare now; if that is being done, once more when it is done."""
+        for target in self._unusable():
+            target.compare_all()
         if self._task is not None:
             self._again = True
-            return
-        for target in set(self._targets) - set(self._indexes.usable):
-            target.compare_all()
-        if self._indexes.usable:
+        elif self._indexes.usable:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
-    def lost(self) -> None:
-        """Events were lost: nobody knows what changed."""
+    def lost(self, since_ns: int) -> None:
+        """Events were lost: nobody knows what changed since then, by the clock that files are stamped with."""
+        self.missed(since_ns)
         now_s = self._clock()
         self._losses = self._losses + 1 if now_s - self._last_s < CALM_S else 0
         self._last_s = now_s
         self.start()
 
+    def missed(self, since_ns: int) -> None:
+        """See ``lost``: that alone of it which no comparison of sizes and times finds."""
+        if self._unusable():
+            self._since_ns = since_ns if self._since_ns is None else min(self._since_ns, since_ns)
+            if self._looking is None:
+                self._looking = asyncio.get_running_loop().create_task(self._look())
+
     def close(self) -> None:
         """Stop comparing."""
-        if self._task is not None:
-            self._task.cancel()
+        for task in (self._task, self._looking):
+            if task is not None:
+                task.cancel()
+
+    def _unusable(self) -> list[Target]:
+        usable = self._indexes.usable
+        return [target for target in self._targets if target not in usable]
+
+    async def _look(self) -> None:
+        """Have what has changed lately compared by content where no index tells."""
+        while self._since_ns is not None:
+            since_ns, self._since_ns = self._since_ns, None
+            changes = await self._indexes.changed_since(since_ns)
+            for target in self._unusable():
+                target.look_again(changes)
+        self._looking = None
+        self._settled()
 
     async def _run(self) -> None:
         while True:

@@ -24,8 +24,8 @@ from instep.index.ledger import Commit, Ledger, NotBelieved, discard
 from instep.index.store import BrokenIndex
 from instep.logs import fields
 from instep.model import Batch, Change, Landmarks, Outcome
-from instep.paths import ROOT, RelPath, Scope, is_below
-from instep.records import UNKNOWN, Names, is_directory, parse, path_of
+from instep.paths import ROOT, is_below
+from instep.records import Names, is_directory, path_of
 from instep.workers import WorkerDied
 
 T = TypeVar("T")
@@ -126,23 +126,7 @@ class TargetIndex:
         since_ns = self._ledger.unfinished_ns
         if not since_ns:
             return
-        everything = [Change(ROOT, Scope.TREE, is_dir=True)]
-        recent: list[Change] = []
-        try:
-            async with contextlib.aclosing(self._reader.survey({ROOT: since_ns}, {})) as found:
-                async for directories in found:
-                    recent += [
-                        Change(RelPath(path_of(path, name)))
-                        for path, _, text in directories
-                        for name, one in parse(text).items()
-                        if name and one == UNKNOWN
-                    ]
-                    if len(recent) > PENDING_MAX:
-                        recent = everything
-                        break
-        except WorkerDied:
-            recent = everything
-        self.target.look_again(recent)
+        self.target.look_again(await self._reader.changed_since(since_ns))
 
     def _lost_before(self, question: Touched) -> None:
         """A process before was told that the disk lost some of this. The kernel will not tell it again."""

@@ -21,3 +21,5 @@ class Handover:
     monitor: Monitor | None = None
     """It goes on watching, so that nothing is missed between the two; who takes it closes it."""
     why_monitor: str = ""
+    complete_s: float = 0.0
+    """When all that had happened was reported to it, by the monotonic clock."""

@@ -38,6 +38,7 @@ from instep.logs import fields
 from instep.model import MonitorStatus, Report
 from instep.paths import RelPath, Scope
 from instep.ports import Discreet, Grouped, Monitor, Renewable
+from instep.records import CLOCK_LAG_NS
 from instep.spec import InitialSync, MirrorSpec, MonitorName, Rounds
 
 log = logging.getLogger(__name__)
@@ -92,12 +93,16 @@ class Mirror:
         self._doubted: set[Target] = set()  # compared since they were followed, and not known to be in step yet
         self._is_first = before is None
         self._before = before or Handover()
+        self._clock = time.monotonic
+        self._complete_s = self._clock() if before is None else before.complete_s
         self._filter = Filter(spec.rules)
         self._admission: Admission | None = None
         self._aliases: Aliases | None = None
         self._mounts: MountGuard | None = None
         self._monitor: Monitor | None = None
         self._why_monitor = ""
+        self._polls = False  # What happened is not in a queue, but found at intervals.
+        self._listens = False  # The monitor is that of the mirror before.
         self._reads = -1
         self._armed = False
         self._source = source
@@ -106,7 +111,6 @@ class Mirror:
         """After the end: the targets that are not in step, with the number of paths."""
         self._ended: asyncio.Future[End] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._clock = time.monotonic
         self._stopping = False
         self._is_closed = False
         self._flood: asyncio.TimerHandle | None = None
@@ -195,10 +199,11 @@ class Mirror:
         """Open the targets and ask their indexes, then begin to watch: nobody can ask a monitor for anything before."""
         spec = self.spec
         monitor, self._why_monitor = self._renewed() or build_monitor(spec, self._filter)
-        listens = monitor is self._before.monitor
+        self._listens = listens = monitor is self._before.monitor
+        self._polls = monitor.name == MonitorName.POLL.value
         try:
             await self._opening.begin(self.targets, [target.is_local for target in spec.targets])
-            await self._use_indexes(source, polls=_polls(monitor))
+            await self._use_indexes(source)
             if spec.once and not listens and not self._compare_whole:
                 monitor.close()
                 monitor, self._why_monitor = build_monitor(spec, self._filter, copying=False)
@@ -227,10 +232,10 @@ class Mirror:
         self._before = replace(before, monitor=None)
         return None
 
-    async def _use_indexes(self, source: int, *, polls: bool) -> None:
+    async def _use_indexes(self, source: int) -> None:
         """See of which targets it is known what they hold; the others are compared as a whole."""
         spec = self.spec
-        self._indexes = Indexes(spec, source, self.targets, self._state, self._drain, polls=polls)
+        self._indexes = Indexes(spec, source, self.targets, self._state, self._drain, polls=self._polls)
         self._rescan = Rescan(
             self._indexes,
             self.targets,
@@ -280,6 +285,7 @@ class Mirror:
             mounts=self._before.mounts if self._mounts is None else self._mounts.points.remembered,
             monitor=self._before.monitor,
             why_monitor=self._before.why_monitor,
+            complete_s=self._complete_s,
         )
 
     def resync(self) -> None:
@@ -408,6 +414,7 @@ class Mirror:
         """Note what the monitor has read; whether there was anything. Nothing is started."""
         monitor, changelog = self._monitor, self.changelog
         assert monitor is not None
+        began_s = self._clock()
         reports = monitor.read()
         begins = bool(reports) and not self._armed
         if begins:
@@ -426,6 +433,8 @@ class Mirror:
                     for admitted in admission.admit(report):
                         note(admitted, now_s)
         if monitor.drained:
+            if not self._polls:  # A scan tells of what was before it began; and it misses nothing that stays.
+                self._complete_s = began_s
             changelog.drained()  # Before anything is started: what that touches is newer than what was read.
         return bool(reports) or begins
 
@@ -458,6 +467,9 @@ class Mirror:
             target.compare_all()
         if self.spec.initial_sync is not InitialSync.NONE and self._rescan is not None:
             self._rescan.start()
+            if not self._is_first and not (self._polls and self._listens):
+                # Whoever watched before this one may have lost something, or have been of no use any more.
+                self._rescan.missed(self._complete_ns)
         return [each for each in reports if each is not said]
 
     def _lost(self) -> None:
@@ -465,7 +477,12 @@ class Mirror:
         assert self._rescan is not None
         log.warning("events-lost", extra=fields(now="what differs is looked for"))
         self._doubted.update(self.targets)
-        self._rescan.lost()
+        self._rescan.lost(self._complete_ns)
+
+    @property
+    def _complete_ns(self) -> int:
+        """When events were last known to be complete, by the clock that files are stamped with."""
+        return time.time_ns() - int(1e9 * (self._clock() - self._complete_s)) - CLOCK_LAG_NS
 
     def _note(self, report: Report) -> None:
         self.changelog.note(report, self._clock())
@@ -486,7 +503,7 @@ class Mirror:
         self._turn()
         if self._rescan is not None and self._rescan.busy:
             return False  # What was lost, as the end of a name that is touched, is noted by that alone.
-        return self._monitor.drained or _polls(self._monitor)
+        return self._monitor.drained or self._polls
 
     def _kick(self) -> None:
         if self._is_closed or not self._presence.check():
@@ -531,8 +548,3 @@ class Mirror:
                 self.end(End.INCOMPLETE if held or self._missing else End.DONE)
             elif all(target.served and (target.state is State.READY or target.tries > 3) for target in self.targets):
                 self.end(End.INCOMPLETE)
-
-
-def _polls(monitor: Monitor) -> bool:
-    """What happened is not in a queue, but found at intervals."""
-    return monitor.name == MonitorName.POLL.value
