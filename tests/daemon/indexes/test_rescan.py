@@ -55,6 +55,8 @@ class PaperIndexes:
     async def changed_since(self, since_ns: int) -> list[Change]:
         self.since_ns.append(since_ns)
         await asyncio.sleep(1)
+        if since_ns < 0:
+            raise OSError
         return [Change(RelPath(b"%d" % since_ns))]
 
 
@@ -160,6 +162,19 @@ def test_without_an_index_what_changed_while_nobody_saw_it_is_compared_by_conten
         await desk.rest()
         assert target.compared == 3
         assert len(target.looked_at) == 3
+
+
+def test_when_that_cannot_be_found_out_everything_is_compared_by_content() -> None:
+    @jump
+    async def _test() -> None:
+        desk = Desk(PaperIndexes(usable=False))
+        desk.rescan.lost(-1)
+        await desk.rest()
+        (change,) = desk.indexes.target.looked_at
+        assert not change.path
+        assert change.scope is Scope.TREE
+        assert change.content
+        assert not desk.rescan.busy
 
 
 def test_with_an_index_that_is_not_asked_for() -> None:

@@ -83,6 +83,22 @@ def test_it_could_not_be_opened_though_it_is_there(watched: Watched, monkeypatch
     asyncio.run(life())
 
 
+def test_it_is_said_once_that_it_is_away(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    """Who makes a mirror may find out by two ways."""
+
+    async def life() -> None:
+        watched.replaced()
+        assert not watched.presence.check()
+        watched.presence.miss("because")
+        await some_turns()
+        watched.returned()
+        await some_turns()
+
+    asyncio.run(life())
+    assert watched.told == ["away", "back"]
+    assert [record.message for record in caplog.records if record.message == "source-away"] == ["source-away"]
+
+
 def test_who_does_not_wait_any_longer_is_not_told(watched: Watched) -> None:
     async def life() -> None:
         watched.presence.miss("because")

@@ -17,7 +17,8 @@ from instep.daemon.indexes.indexes import Indexes
 from instep.daemon.targets.target import Target
 from instep.index.store import BrokenIndex
 from instep.logs import fields
-from instep.model import Report
+from instep.model import Change, Report
+from instep.paths import ROOT, Scope
 from instep.spec import MaxDelete
 from instep.workers import WorkerDied
 
@@ -100,7 +101,12 @@ class Rescan:
         """Have what has changed lately compared by content where no index tells."""
         while self._since_ns is not None:
             since_ns, self._since_ns = self._since_ns, None
-            changes = await self._indexes.changed_since(since_ns)
+            try:
+                changes = await self._indexes.changed_since(since_ns)
+            except Exception:
+                # A defect must not leave the mirror waiting for this for ever.
+                log.exception("index-comparison-failed", extra=fields(now="everything is compared by content"))
+                changes = [Change(ROOT, Scope.TREE, is_dir=True)]
             for target in self._unusable():
                 target.look_again(changes)
         self._looking = None

@@ -36,10 +36,10 @@ class Presence:
 
     def miss(self, why: str = "") -> None:
         """Begin to wait for it; ``why``: it could not be opened by its name, and is not looked for at once."""
-        if not self.is_away:
-            self.is_away = True
-            self._away()
-        self.close()
+        if self.is_away:
+            return  # It has been said.
+        self.is_away = True
+        self._away()
         reason = {"reason": why} if why else {}
         log.error(
             "source-away",
