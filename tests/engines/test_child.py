@@ -100,32 +100,3 @@ def test_one_that_ends_by_itself_is_let_be() -> None:
         return child.returncode
 
     assert asyncio.run(work()) == 3
-
-
-@pytest.mark.parametrize("what", ["said", "end"])
-def test_a_wait_that_is_cancelled_as_it_ends_is_cancelled(what: str) -> None:
-    """Whoever cancelled it waits for that: were it forgotten, a mirror would never close."""
-
-    async def work() -> None:
-        stderr = Stderr(100)
-        child = await asyncio.create_subprocess_exec("/bin/true", stderr=stderr.write, start_new_session=True)
-        stderr.started()
-        if what == "said":
-            task = asyncio.ensure_future(stderr.said(60))
-            await asyncio.sleep(0)
-            stderr.close()
-        else:
-            ended = asyncio.Event()
-            wait = child.wait
-            child.wait = ended.wait  # type: ignore[method-assign]
-            task = asyncio.ensure_future(end(child, 60, ask=False))  # type: ignore[arg-type]
-            await asyncio.sleep(0)
-            await wait()
-            ended.set()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await child.wait()
-        stderr.close()
-
-    asyncio.run(work())

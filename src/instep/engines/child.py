@@ -41,8 +41,7 @@ class Stderr:
     async def said(self, within_s: float) -> bytes:
         """What it said, once nobody can say more, but no later than after so many seconds."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                await self._ended.wait()
+            await asyncio.wait_for(self._ended.wait(), within_s)
         return self.so_far
 
     @property
@@ -84,13 +83,11 @@ async def end(process: asyncio.subprocess.Process, within_s: float, *, ask: bool
             process.terminate()
     try:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                await process.wait()
+            await asyncio.wait_for(process.wait(), within_s)
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode is None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                await process.wait()
+            await asyncio.wait_for(process.wait(), within_s)

@@ -206,3 +206,34 @@ def test_a_round_that_cannot_be_finished_is_followed_by_another(caplog: pytest.L
     jump(test)
     assert logged(caplog, "verify-broken-off")[0]["reason"] == "gone"
     assert len(logged(caplog, "verified")) == 1
+
+
+class Deaf(Teller):
+    """Cancelled while it is opened it tells of something else, as Python before 3.12 may have it do."""
+
+    async def open(self) -> None:
+        self.opened += 1
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            raise TargetAway("closed") from None
+
+
+def test_a_cancellation_that_gets_lost_on_the_way_ends_it_all_the_same() -> None:
+    """A mirror that is closed waits for it."""
+
+    async def test() -> None:
+        mirror, deaf = Verified(), Deaf()
+        await mirror.target.open()
+        keeping = asyncio.ensure_future(
+            keep_verifying(mirror.target, lambda: deaf, Rounds(1.0), mirror.target.kick, clock=now_s)
+        )
+        await asyncio.sleep(2)
+        assert deaf.opened == 1
+        keeping.cancel()
+        await asyncio.wait({keeping}, timeout=500)
+        assert keeping.cancelled()
+        assert deaf.opened == 1
+        await mirror.target.close()
+
+    jump(test)

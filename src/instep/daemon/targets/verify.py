@@ -120,7 +120,13 @@ async def keep_verifying(
         kick: Lets the targets of the mirror start what is due.
         clock: Monotonic seconds.
     """
+    task = asyncio.current_task()
+    assert task is not None
     while True:
+        if task.cancelling():
+            # Before Python 3.12 asyncio.wait_for swallows a cancellation that comes together with the result, and
+            # asyncio.timeout is no better in a task that is being cancelled. Whoever cancelled this waits for its end.
+            raise asyncio.CancelledError
         await asyncio.sleep(rounds.every_s)
         if target.state is not State.READY:
             continue

@@ -132,8 +132,7 @@ class ModuleProcess:
         """Have deinit called, and the process ended; its answer. Kills it if that takes too long."""
         answer, _ = await self.ask(b"", timeout_s=END_S)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(END_S):
-                await asyncio.shield(self.ended)
+            await asyncio.wait_for(asyncio.shield(self.ended), END_S)
         await self.kill()
         return answer
 

@@ -185,8 +185,7 @@ class Connection:
         loop.add_reader(self._in, self._readable)
         self._write(bootstrap())
         try:
-            async with asyncio.timeout(HELLO_S):
-                hello = await asyncio.shield(self._greeting)
+            hello = await asyncio.wait_for(asyncio.shield(self._greeting), HELLO_S)
         except TimeoutError:
             raise TargetAway(f"nothing was heard for {HELLO_S:g} s after connecting") from None
         return await self._begin(hello, wanted)
@@ -221,8 +220,7 @@ class Connection:
         self._pending[self._number].opens_first = bool(wanted.flags & agent.MAY_MAKE_ROOT)
         self._write(agent.frame(agent.OPEN, self._number, body + wanted.path))
         try:
-            async with asyncio.timeout(HELLO_S):
-                reply = await future
+            reply = await asyncio.wait_for(future, HELLO_S)
         except TimeoutError:
             raise TargetAway(f"the agent has not opened its root within {HELLO_S:g} s") from None
         device, inode, born_ns, far_ns = agent.OPENED_BODY.unpack(reply.results[0][2])
@@ -489,8 +487,7 @@ class Connection:
         if process is None:
             return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(5):
-                await process.wait()
+            await asyncio.wait_for(process.wait(), 5)
         if self._stderr is not None:
             await self._stderr.said(1)
         self._end("", status=process.returncode)

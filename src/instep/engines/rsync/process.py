@@ -241,8 +241,7 @@ async def _end(process: subprocess.Popen[bytes], err: _Reader) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE_S):
-                await _exited(process)
+            await asyncio.wait_for(_exited(process), PATIENCE_S)
     until_s = asyncio.get_running_loop().time() + PATIENCE_S
     while process.returncode is not None and not err.drained() and _has_members(process.pid):
         if asyncio.get_running_loop().time() > until_s:
