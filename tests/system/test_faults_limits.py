@@ -14,26 +14,26 @@ import pytest
 
 from tests.system import small_queue, writers
 from tests.system.conftest import Start
-from tests.system.daemon_process import wait_until
+from tests.system.daemon_process import DaemonProcess, wait_until
 from tests.system.faults import ENGINES, MEMORY_LIMITS, MONITORS, started, written
+
+
+def with_short_queue(start: Start, *words: str | Path) -> DaemonProcess:
+    """A daemon whose kernel queue holds sixteen events, following."""
+    if os.geteuid() != 0:
+        pytest.skip("shortening the queue needs root")
+    environment = {"INSTEP_QUEUE": "16"}
+    daemon = start(*words, "--monitor=inotify", environment=environment, program=Path(small_queue.__file__))
+    daemon.wait_following()
+    return daemon
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_kernel_queue_of_sixteen(start: Start, source: Path, target: Path, shm: Path, engine: str) -> None:
     """It overflows again and again: the rescans keep their distance, and the end is equal."""
-    if os.geteuid() != 0:
-        pytest.skip("shortening the queue needs root")
     usual = small_queue.usual()
-    daemon = start(
-        source,
-        target,
-        "--monitor=inotify",
-        f"--engine={engine}",
-        environment={"INSTEP_QUEUE": "16"},
-        program=Path(small_queue.__file__),
-    )
-    daemon.wait_following()
+    daemon = with_short_queue(start, source, target, f"--engine={engine}")
     outside = shm / "outside"
     outside.mkdir()
     daemon.tell(signal.SIGSTOP)
@@ -59,19 +59,8 @@ def test_what_only_a_lost_event_would_have_told(
     start: Start, source: Path, target: Path, engine: str, kept: bool
 ) -> None:
     """Another content of the same size and time, while no index is kept, or none is whole yet: that takes seconds."""
-    if os.geteuid() != 0:
-        pytest.skip("shortening the queue needs root")
     written(source / "d" / "f", "old", 100)
-    daemon = start(
-        source,
-        target,
-        "--monitor=inotify",
-        f"--engine={engine}",
-        *([] if kept else ["--state-dir=none"]),
-        environment={"INSTEP_QUEUE": "16"},
-        program=Path(small_queue.__file__),
-    )
-    daemon.wait_following()
+    daemon = with_short_queue(start, source, target, f"--engine={engine}", *([] if kept else ["--state-dir=none"]))
     for turn in range(2):
         daemon.tell(signal.SIGSTOP)
         for number in range(100):

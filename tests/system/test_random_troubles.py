@@ -23,7 +23,7 @@ from tests.system import writers
 from tests.system.conftest import Start
 from tests.system.daemon_process import DaemonProcess
 from tests.system.faults import ENGINES, MONITORS, below
-from tests.system.test_random import FULL, SHARE, road_of, ruled, seeds
+from tests.system.test_random import FULL, SHARE, road_of, seeds, wait_and_probe
 
 CONFIRM = signal.SIGRTMIN + 1
 OPTIONS = [
@@ -49,7 +49,7 @@ RULES = [[], ["- b"], ["- c/"], ["- /a/b"], ["+ a", "- /b/*"], ["- a/c", "+ b", 
 
 
 class Trouble:
-    """What befalls a daemon, its source and its targets while ``round`` is called; ``draw`` says when, and how."""
+    """What befalls a daemon, its source and its targets while ``befallen`` lasts; ``draw`` says when, and how."""
 
     def __init__(self, daemon: DaemonProcess, base: Path, targets: list[Path], draw: random.Random) -> None:
         self.daemon = daemon
@@ -198,11 +198,7 @@ def play(start: Start, place: Path, seed: int, engine: str, ssh: str | None, kin
             f"--{'include' if rule[0] == '+' else 'exclude'}={rule[2:]}" for rule in patterns.read_text().splitlines()
         ]
         (root / "nudge").write_text("A target that was replaced is found out by who works on it.")
-        wait_equal(daemon, ruled(root, base / "at rest", final), targets, engine)
-        for directory, _, _ in os.walk(root):
-            with open(os.path.join(directory, "probe"), "wb") as file:
-                file.write(draw.randbytes(5))
-        wait_equal(daemon, ruled(root, base / "probed", final), targets, engine)
+        wait_and_probe(daemon, base, targets, draw, engine, final)
         assert daemon.stop() == 0
     except AssertionError as error:
         raise AssertionError(f"INSTEP_SEED={seed} {road} {engine} {kind} {options}: {error}") from None
@@ -213,12 +209,6 @@ def play(start: Start, place: Path, seed: int, engine: str, ssh: str | None, kin
         os.close(there)
         daemon.kill()
         shutil.rmtree(base, ignore_errors=True)
-
-
-def wait_equal(daemon: DaemonProcess, expected: Path, targets: list[Path], engine: str) -> None:
-    """All targets equal this. Names that meet again in a moved directory may stay two files with rsync (README)."""
-    for target in targets:
-        daemon.wait_equal(expected, target, links=engine != "rsync")
 
 
 @pytest.mark.slow

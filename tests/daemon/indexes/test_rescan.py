@@ -25,7 +25,6 @@ GONE = Report(RelPath(b"gone"), Scope.TREE)
 class PaperTarget:
     def __init__(self) -> None:
         self.compared = 0
-
         self.looked_at: list[Change] = []
 
     def compare_all(self) -> None:

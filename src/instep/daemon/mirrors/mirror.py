@@ -199,19 +199,19 @@ class Mirror:
         """Open the targets and ask their indexes, then begin to watch: nobody can ask a monitor for anything before."""
         spec = self.spec
         monitor, self._why_monitor = self._renewed() or build_monitor(spec, self._filter)
-        self._listens = listens = monitor is self._before.monitor
+        self._listens = monitor is self._before.monitor
         self._polls = monitor.name == MonitorName.POLL.value
         try:
             await self._opening.begin(self.targets, [target.is_local for target in spec.targets])
             await self._use_indexes(source)
-            if spec.once and not listens and not self._compare_whole:
+            if spec.once and not self._listens and not self._compare_whole:
                 monitor.close()
                 monitor, self._why_monitor = build_monitor(spec, self._filter, copying=False)
-            if not listens:
+            if not self._listens:
                 monitor.start()
                 self._see_that_it_is_there()
         except BaseException:
-            if not listens:
+            if not self._listens:
                 monitor.close()
             raise
         return monitor

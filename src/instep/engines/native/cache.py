@@ -16,8 +16,8 @@ from instep.paths import Scope, is_below
 class Distrusted:
     """What is to be read from the disk itself when it is compared next.
 
-    It is forgotten then and not before: a file may be on its way under a temporary name when a loss is told, and part
-    of it be lost already. Filled by one thread, emptied by another.
+    It is forgotten right before that: a file may be on its way under a temporary name when a loss is told, and part of
+    it be lost already. Filled by one thread, emptied by another.
     """
 
     def __init__(self) -> None:
